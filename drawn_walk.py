@@ -1,0 +1,329 @@
+"""The built-in video: a first-person night walk through a city that the project draws itself.
+
+The street is a corridor: two walls of facades and a wet ground between them. A ray of the camera meets a wall
+at a depth that depends on the picture's column only, and the ground at one that depends on its row, so each
+frame is a few look-ups in large textures. What stands in the street (signs, lamps, people) is a flat sprite,
+pasted from far to near. Units are metres and seconds; colours are RGB in [0, 1], linear enough to add up.
+"""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from frames import write_video
+
+HEIGHT, WIDTH, FRAME_RATE, SECONDS = 320, 640, 30, 30
+FOCAL_LENGTH = 0.62 * WIDTH  # pixels; a phone's wide lens
+SPEED = 1.4  # walking pace, metres a second
+EYE_HEIGHT = 1.65
+WALL_X = 4.6  # from the middle of the street to the facades
+STREET_LENGTH = 96.0  # after which the street repeats
+FACADE_HEIGHT = 20.0
+TEXELS = 32  # a metre, on walls and ground
+SIGHT = 60.0  # where sprites fade in
+HAZE = np.array([0.17, 0.11, 0.23], "float32")
+NEON = np.array(
+    [[1, 0.2, 0.5], [0.2, 0.8, 1], [1, 0.7, 0.2], [1, 0.25, 0.15], [0.3, 1, 0.5], [0.7, 0.4, 1], [1, 0.95, 0.85]],
+    "float32",
+)
+
+
+def render_walk(path):
+    """Render the walk into a video file: 30 seconds of 320x640 (height x width) at 30 frames a second."""
+    count = SECONDS * FRAME_RATE
+    street()  # once, before the threads ask for it
+    with ThreadPoolExecutor(2) as pool, tqdm(total=count, unit="frame", desc="drawing the walk") as bar:
+
+        def frames():
+            for start in range(0, count, 16):  # a few at a time, so that memory stays small
+                for frame in pool.map(render_frame, range(start, min(start + 16, count))):
+                    bar.update()
+                    yield frame
+
+        write_video(path, frames(), FRAME_RATE)
+
+
+def render_frame(number):
+    """Return frame `number` of the walk: (320, 640, 3) uint8 RGB, the same for the same number."""
+    time = number / FRAME_RATE
+    z = SPEED * time
+    stride = 2 * np.pi * 0.9 * time  # two steps a cycle; the head sways once, and bobs twice
+    camera_x = 0.5 + 0.04 * math.sin(stride) + 0.5 * math.sin(0.21 * time)
+    eye = EYE_HEIGHT + 0.025 * math.cos(2 * stride)
+    yaw = 0.06 * math.sin(0.37 * time) + 0.006 * math.sin(stride)
+    horizon = 0.54 * HEIGHT + 4 * math.sin(0.5 * time)
+
+    column = (np.arange(WIDTH, dtype="float32") - WIDTH / 2) / FOCAL_LENGTH
+    row = (horizon - np.arange(HEIGHT, dtype="float32")) / FOCAL_LENGTH
+    ray_x, ray_z = column * math.cos(yaw) + math.sin(yaw), math.cos(yaw) - column * math.sin(yaw)
+    image = _draw_walls(row, ray_x, ray_z, camera_x, eye, z)
+    image = _draw_ground(image, row, ray_x, ray_z, camera_x, eye, z)
+    for sprite, (x, y, distance) in _sprites_in_sight(z, time):
+        # Into the camera's own axes, then into pixels.
+        depth = distance * math.cos(yaw) + (x - camera_x) * math.sin(yaw)
+        if depth > 0.8:
+            side = (x - camera_x) * math.cos(yaw) - distance * math.sin(yaw)
+            scale = FOCAL_LENGTH / depth
+            fade = min(1.0, (SIGHT - distance) / 8, (depth - 0.8) / 0.6)
+            _paste(image, sprite, WIDTH / 2 + side * scale, horizon + (eye - y) * scale, scale, _clearness(depth), fade)
+    small = cv2.resize(image, (WIDTH // 4, HEIGHT // 4), interpolation=cv2.INTER_AREA)
+    bloom = cv2.GaussianBlur(np.maximum(small - 0.55, 0), (0, 0), 5)
+    image += 0.9 * cv2.resize(bloom, (WIDTH, HEIGHT))
+    return (255 * (1 - np.exp(-1.9 * np.clip(image, 0, 4)))).astype("uint8")  # bright lights burn out softly
+
+
+def _clearness(depth):
+    """How much of a thing is left in the haze at a depth."""
+    return np.exp(-depth / 34.0)
+
+
+def _draw_walls(row, ray_x, ray_z, camera_x, eye, z):
+    """Return the picture of sky and facades, (HEIGHT, WIDTH, 3); below the street, that of their reflection."""
+    sky = np.clip(1.0 - row * 1.6, 0.15, 1.0)[:, None, None] * (HAZE * 0.9)
+    image = np.broadcast_to(sky, (HEIGHT, WIDTH, 3)).astype("float32")
+    for facades, wall_x in ((street()["towers"], 3.2 * WALL_X), (street()["facades"], WALL_X)):
+        reach = np.where(ray_x > 0, wall_x - camera_x, wall_x + camera_x) / np.maximum(np.abs(ray_x), 0.01)
+        depth = reach * ray_z
+        height = np.abs(eye + reach * row[:, None])  # below the ground: the reflection of what is above it
+        level = np.clip(np.log2(np.maximum(depth, 0.1) * TEXELS / FOCAL_LENGTH), 0, len(facades) - 1).round()
+        for number, (left, right) in enumerate(facades):
+            texels = TEXELS / 2**number
+            for texture, side in ((left, ray_x <= 0), (right, ray_x > 0)):
+                columns = np.flatnonzero((level == number) & side)
+                if columns.size:
+                    u = np.broadcast_to((depth[columns] + z) % STREET_LENGTH * texels, (HEIGHT, columns.size))
+                    v = (FACADE_HEIGHT - height[:, columns]) * texels
+                    seen = cv2.remap(texture, u.astype("float32"), v.astype("float32"), cv2.INTER_LINEAR)
+                    clear = _clearness(depth[columns])[None, :, None]
+                    colour, opaque = seen[..., :3] * clear + HAZE * (1 - clear) * seen[..., 3:], seen[..., 3:]
+                    image[:, columns] = image[:, columns] * (1 - opaque) + colour
+    return image
+
+
+def _draw_ground(image, row, ray_x, ray_z, camera_x, eye, z):
+    """Lay the wet ground over the lower part of the picture, in which the walls are mirrored already."""
+    reach = eye / np.maximum(-row, 1e-3)
+    x = camera_x + reach[:, None] * ray_x
+    depth = reach[:, None] * ray_z
+    is_ground = ((row < -0.004)[:, None] & (np.abs(x) < WALL_X)).astype("float32")[..., None]
+    u = np.clip((x + WALL_X) * TEXELS, 0, 2 * WALL_X * TEXELS - 1).astype("float32")
+    v = ((depth + z) % STREET_LENGTH * TEXELS).astype("float32")
+    texture = cv2.remap(street()["ground"], u, v, cv2.INTER_LINEAR)
+    clear = _clearness(depth)[..., None]
+    wetness = texture[..., 3:]
+    mirrored = cv2.blur(image, (3, 25))
+    lit = texture[..., :3] * (0.35 + 1.3 * cv2.blur(image, (61, 61)))
+    ground = lit * clear + HAZE * (1 - clear) * 0.8 + mirrored * wetness
+    return image * (1 - is_ground) + ground * is_ground
+
+
+def _sprites_in_sight(z, time):
+    """Yield (sprite, (x, y, distance)), farthest first."""
+    placed = []
+    for sprites, (x, y, start, speed) in street()["sprites"]:
+        distance = (start + speed * time - z) % STREET_LENGTH if speed == 0 else (start + speed * time - z) % SIGHT
+        if distance < SIGHT:
+            phase = int(time * 8 + start * 3) % len(sprites)
+            placed.append((distance, sprites[phase], (x, y, distance)))
+    for _, sprite, place in sorted(placed, key=lambda entry: -entry[0]):
+        yield sprite, place
+
+
+def _paste(image, sprite, x, y, scale, clear, fade):
+    """Paste a sprite with the middle of its lower edge at pixel (x, y); `scale` is pixels a metre."""
+    rgba, texels = sprite
+    zoom = scale / texels
+    while zoom < 0.5 and min(rgba.shape[:2]) > 3:  # far away: shrink by halves first, so that nothing flickers
+        rgba, zoom = _half(rgba.tobytes(), rgba.shape), zoom * 2
+    width, height = rgba.shape[1] * zoom, rgba.shape[0] * zoom
+    left, top = x - width / 2, y - height
+    x0, y0 = max(0, int(left)), max(0, int(top))
+    x1, y1 = min(WIDTH, int(left + width) + 2), min(HEIGHT, int(top + height) + 2)
+    if x0 < x1 and y0 < y1:
+        move = np.array([[zoom, 0, left - x0], [0, zoom, top - y0]], "float32")
+        seen = cv2.warpAffine(rgba, move, (x1 - x0, y1 - y0)) * fade
+        part = image[y0:y1, x0:x1]
+        part *= 1 - seen[..., 3:]
+        part += seen[..., :3] * clear + HAZE * (1 - clear) * seen[..., 3:]
+
+
+@cache
+def _half(content, shape):
+    rgba = np.frombuffer(content, "float32").reshape(shape)
+    return cv2.resize(rgba, (max(1, shape[1] // 2), max(1, shape[0] // 2)), interpolation=cv2.INTER_AREA)
+
+
+@cache
+def street():
+    """Build the textures and the sprites of the street, always the same."""
+    random = np.random.default_rng(2019)
+    facades = [_facade(random, heights=(7, 15)) for _ in range(2)]
+    towers = [_facade(random, heights=(13, FACADE_HEIGHT), shops=False) * 0.6 for _ in range(2)]
+    sprites = []
+    for start in np.arange(2, STREET_LENGTH, 3.1):
+        side = random.choice([-1, 1])
+        sign = _sign(random, width=random.uniform(0.6, 0.9), height=random.uniform(1.6, 3.6))
+        sprites.append(([sign], (side * (WALL_X - 0.55), random.uniform(2.9, 5.5), start, 0.0)))
+    for number, start in enumerate(np.arange(5, STREET_LENGTH, 8.0)):
+        sprites.append(([_lamp()], ((-1) ** number * (WALL_X - 1.1), 0.0, start, 0.0)))
+    for start in np.arange(0, SIGHT, 3.7):
+        side = random.choice([-1, 1]) * random.uniform(1.3, 3.2)
+        speed = random.choice([-1.0, 1.0]) * random.uniform(0.9, 1.25)
+        sprites.append((_person(random), (side, 0.0, start + random.uniform(0, 3), speed)))
+    return {
+        "facades": _levels(facades), "towers": _levels(towers), "ground": _ground(random), "sprites": sprites,
+    }  # fmt: skip
+
+
+def _levels(sides):
+    """Return [(left, right), ...], each level half the size of the one before, for what is farther away."""
+    levels = [tuple(sides)]
+    for _ in range(4):
+        levels.append(tuple(cv2.resize(side, None, None, 0.5, 0.5, cv2.INTER_AREA) for side in levels[-1]))
+    return levels
+
+
+def _facade(random, heights, shops=True):
+    """Draw one side of the street: (FACADE_HEIGHT, STREET_LENGTH) metres, RGBA, colour already times alpha."""
+    rgba = np.zeros((int(FACADE_HEIGHT * TEXELS), int(STREET_LENGTH * TEXELS), 4), "float32")
+
+    def box(x, y, width, height, colour):  # metres, y upwards from the ground
+        top, left = int((FACADE_HEIGHT - y - height) * TEXELS), int(x * TEXELS)
+        part = rgba[max(top, 0) : int((FACADE_HEIGHT - y) * TEXELS), left : int((x + width) * TEXELS)]
+        part[..., :3], part[..., 3] = colour, 1
+        return part
+
+    x = 0.0
+    while x < STREET_LENGTH - 1:
+        width = min(random.uniform(5, 10), STREET_LENGTH - x)
+        height = random.uniform(*heights)
+        wall = random.uniform(0.04, 0.13) * (NEON[random.integers(len(NEON))] * 0.3 + 0.7)
+        box(x, 0, width, height, wall)
+        lamp_light = random.choice([0.15, 0.4, 0.7])  # offices at rest, homes, a hotel
+        warm = np.array([1.0, 0.72, 0.4]) if random.random() < 0.6 else np.array([0.65, 0.85, 1.0])
+        columns = max(2, int(width / random.uniform(1.3, 2.2)))
+        pitch = width / columns
+        for floor in np.arange(3.9, height - 1.6, random.uniform(2.5, 3.1)):
+            for column in range(columns):
+                lit = random.random() < lamp_light
+                glow = warm * random.uniform(0.35, 0.95) if lit else wall * 0.35
+                pane = box(x + pitch * (column + 0.18), floor, pitch * 0.64, 1.5, glow)
+                if lit and pane.size:
+                    pane[: len(pane) * random.integers(0, 3) // 4, :, :3] *= 0.55  # a blind
+                    pane[:, pane.shape[1] // 2 : pane.shape[1] // 2 + 2, :3] *= 0.3
+        if shops:
+            _shop(box, random, x + 0.2, width - 0.4)
+            neon = NEON[random.integers(len(NEON))]
+            board = box(x + 0.2, 2.75, width - 0.4, 0.75, neon * random.uniform(0.15, 1.0))
+            board[..., :3] = _write(board[..., :3], random, vertical=False)
+        x += width
+    return rgba
+
+
+def _shop(box, random, x, width):
+    """Draw a shop window 2.7 m high: light from above, shelves of goods, a door and frames."""
+    light = (NEON[random.integers(len(NEON))] * 0.35 + 0.65) * random.uniform(0.35, 0.8)
+    window = box(x, 0, width, 2.7, light)
+    window[..., :3] *= np.linspace(1.25, 0.45, len(window), dtype="float32")[:, None, None]
+    for shelf in (0.4, 0.85, 1.3, 1.75):
+        for left in np.arange(x + 0.1, x + width - 0.3, random.choice([0.14, 0.2, 0.33])):
+            if random.random() < 0.75:
+                box(left, shelf, 0.11, random.uniform(0.1, 0.36), light * random.uniform(0.1, 1.3, 3))
+        box(x, shelf - 0.05, width, 0.05, light * 0.3)
+    door = random.uniform(x, x + width - 1.2)
+    box(door, 0.05, 1.2, 2.2, light * 1.4)
+    for left in [*np.arange(x, x + width, 1.7), door, door + 0.6, door + 1.14]:
+        box(left, 0, 0.06, 2.7, 0.03)
+
+
+def _ground(random):
+    """Draw the street's ground: (STREET_LENGTH, 2 * WALL_X) metres, RGB and wetness."""
+    rows, columns = int(STREET_LENGTH * TEXELS), int(2 * WALL_X * TEXELS)
+    ground = np.full((rows, columns, 3), 0.17, "float32")
+    for size, strength in ((1, 0.05), (6, 0.04), (40, 0.05)):
+        grain = random.standard_normal((rows // size + 1, columns // size + 1, 1), "float32")
+        ground += strength * cv2.resize(grain, (columns, rows))[..., None] * 0.5
+    kerb = int(1.7 * TEXELS)
+    for side in (slice(0, kerb), slice(columns - kerb, columns)):
+        ground[:, side] += 0.1
+        ground[:: TEXELS // 2, side] *= 0.6  # paving stones
+    ground[:, [kerb, columns - kerb]] = 0.04
+    for start in np.arange(14, STREET_LENGTH, 27):
+        for left in np.arange(2.0, 2 * WALL_X - 2.2, 0.9):  # a crossing
+            stripe = slice(int(left * TEXELS), int((left + 0.45) * TEXELS))
+            ground[int(start * TEXELS) : int((start + 2.6) * TEXELS), stripe] += 0.5
+        centre = int((start + 9) * TEXELS), int(random.uniform(2.5, 6) * TEXELS)
+        cv2.circle(ground, centre[::-1], int(0.33 * TEXELS), (0.07, 0.07, 0.08), -1)
+    puddles = random.standard_normal((rows // 48, columns // 32), "float32")
+    puddles = cv2.resize(puddles, (columns, rows), interpolation=cv2.INTER_CUBIC)
+    wetness = np.clip(0.3 + 0.22 * puddles, 0.12, 0.75)
+    return np.dstack([ground * [0.9, 0.92, 1.0], wetness]).astype("float32")
+
+
+def _write(board, random, vertical):
+    """Return a board with a line of made-up letters on it, dark on bright or bright on dark."""
+    board = np.ascontiguousarray(board)
+    rows, columns = board.shape[:2]
+    size = min(rows, columns)
+    ink = [1.3, 1.25, 1.1] if board.mean() < 0.45 else [0.06, 0.04, 0.08]
+    for start in range(size // 6, max(rows, columns) - size, size):
+        if random.random() < 0.85:
+            y, x = (start, 0) if vertical else (0, start)
+            for _ in range(5):
+                ends = random.integers(size // 5, max(size // 5 + 1, size * 4 // 5), 4)
+                if random.random() < 0.7:  # most strokes lie or stand
+                    ends[random.integers(2) + 2] = ends[0] if random.random() < 0.5 else ends[1]
+                first, second = (int(x + ends[0]), int(y + ends[1])), (int(x + ends[2]), int(y + ends[3]))
+                cv2.line(board, first, second, ink, max(1, size // 12))
+    return board
+
+
+def _sign(random, width, height):
+    """Draw a lit board that stands out from a wall."""
+    texels = 64
+    neon = NEON[random.integers(len(NEON))]
+    board = np.empty((int(height * texels), int(width * texels), 3), "float32")
+    board[:] = neon * random.choice([0.12, 0.9])
+    board = _write(board, random, vertical=True)
+    cv2.rectangle(board, (1, 1), (board.shape[1] - 2, board.shape[0] - 2), (neon * 1.3).tolist(), 3)
+    return np.dstack([board, np.ones(board.shape[:2], "float32")]), texels
+
+
+def _lamp():
+    """Draw a street lamp, 4.4 m high."""
+    texels = 64
+    rgba = np.zeros((int(4.4 * texels), texels, 4), "float32")
+    cv2.rectangle(rgba, (30, 24), (34, len(rgba)), (0.03, 0.03, 0.04, 1), -1)
+    cv2.ellipse(rgba, (32, 18), (13, 16), 0, 0, 360, (2.6, 2.1, 1.4, 1), -1)
+    return cv2.GaussianBlur(rgba, (0, 0), 0.8), texels
+
+
+def _person(random):
+    """Draw somebody walking: sprites of the phases of a step."""
+    texels, phases = 100, 8
+    size = random.uniform(0.92, 1.08) * texels
+    coat, legs = (random.uniform(0.03, 0.25) * random.uniform(0.5, 1.2, 3)), random.uniform(0.01, 0.08, 3)
+    skin, bag = [0.42, 0.28, 0.2], NEON[random.integers(len(NEON))] * 0.3
+    sprites = []
+    for phase in range(phases):
+        rgba = np.zeros((190, 110, 4), "float32")
+        swing = math.sin(2 * np.pi * phase / phases)
+
+        def limb(x0, y0, x1, y1, thickness, colour, rgba=rgba):  # heights in metres above the ground
+            ends = [(int(55 + x * size), int(188 - y * size)) for x, y in ((x0, y0), (x1, y1))]
+            cv2.line(rgba, *ends, (*map(float, colour), 1.0), int(thickness * size), cv2.LINE_AA)
+
+        for side in (-1, 1):
+            limb(side * 0.07, 0.85, side * (0.09 + 0.04 * swing), 0.06 + 0.06 * max(0, side * swing), 0.13, legs)
+            limb(side * 0.15, 1.38, side * 0.2, 0.85 + 0.05 * side * swing, 0.1, coat)
+        limb(0, 1.32, 0, 0.85, 0.3, coat)
+        if bag[0] > 0.15:
+            limb(0.25, 0.75, 0.25, 0.6, 0.16, bag)
+        limb(0, 1.62, 0, 1.56, 0.2, skin)
+        limb(0, 1.66, 0, 1.63, 0.2, [0.02, 0.015, 0.02])
+        sprites.append((cv2.GaussianBlur(rgba, (0, 0), 0.9), texels))
+    return sprites

@@ -1,0 +1,126 @@
+"""Score a generator against the frames it was trained on, with real against real beside every score.
+
+The newest run in saved_models: python evaluate_unconditional_gan.py
+
+Another: python evaluate_unconditional_gan.py --generator saved_models/0001-shuffled
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from inference_unconditional_gan import latent
+from settings import InputError, SettingError, command_line, find_generator, load_settings
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Settings of an evaluation."""
+
+    generator: Path | None = None
+    """Run folder or Keras file; by default the newest run in saved_models."""
+    frames: Path | None = None
+    """Folder of real frames; by default those that the run was trained on."""
+    features: Path | None = None
+    """Keras file of the network for KID and FID, from RGB frames of 0 to 255 to features; by default Keras's
+    ImageNet InceptionV3 (96 MB, downloaded once)."""
+    count: int = 500
+    """Fakes to score, against as many real frames; fewer where there are fewer than twice as many real ones."""
+    seed: int = 0
+    """First seed of the fakes."""
+    output: Path = Path("output")
+    """Folder to write scores.json and nearest.png to."""
+
+
+SETTINGS = EvaluationSettings(count=500, output=Path("output"))
+
+
+def evaluate(settings):
+    """Write scores.json and nearest.png and print the table."""
+    path = find_generator(settings.generator)
+    folder = settings.frames
+    if folder is None:
+        if not (path.parent / "settings.json").exists():
+            raise SettingError(f"{path} is in no run folder that knows its frames: name them with --frames.")
+        folder = load_settings(path.parent).frames
+
+    from frames import list_frames, read_frame, replacing, tile, to_uint8, write_frame
+    from metrics import extract_features, nearest
+    from models import load_generator
+
+    paths = list_frames(folder)
+    count = min(settings.count, len(paths) // 2)
+    if count < 10:
+        raise SettingError(f"scores want at least 20 real frames and a --count of 10: {folder} holds {len(paths)}.")
+    generator, network = load_generator(path), load_network(settings.features)
+    # Evenly in time; every second one scores the fakes, the ones between give the floor.
+    chosen = np.linspace(0, len(paths) - 1, 2 * count).round().astype(int)
+    frames = np.stack([read_frame(paths[index]) for index in chosen])
+    if generator.output_shape[1:] != frames.shape[1:]:
+        drawn, real = ("{}x{}".format(*shape[:2]) for shape in (generator.output_shape[1:], frames.shape[1:]))
+        raise SettingError(f"{path} draws frames of {drawn}, and those in {folder} are {real}.")
+    latents = np.stack([latent(generator.input_shape[-1], settings.seed + index) for index in range(count)])
+    fakes = to_uint8(generator.predict(latents, batch_size=16, verbose=0))
+    print(f"scoring {count} frames of {path} against {count} of {folder}")
+    features = [extract_features(part, network) for part in (frames, fakes)]
+    scores = score(frames, fakes, *features)
+    found = nearest(features[1][:8], features[0])[1]
+    settings.output.mkdir(parents=True, exist_ok=True)
+    write_frame(settings.output / "nearest.png", tile(np.concatenate([fakes[:8], frames[found]]), 8))
+    facts = {"generator": str(path), "frames": str(folder), "features": network.name, "count": count}
+    with replacing(settings.output / "scores.json") as partial:
+        partial.write_text(json.dumps(facts | scores, indent=2) + "\n")
+    print(f"{'':24}{'fakes':>10}{'real against real':>20}")
+    for name, (fake, floor) in scores.items():
+        print(f"{name:24}{fake:10.2f}{floor:20.2f}")
+    print(f"Above, 8 fakes; below, the real frame nearest to each: {settings.output / 'nearest.png'}.")
+
+
+def score(frames, fakes, frame_features, fake_features):
+    """Return {name: (score of the fakes, floor of real against real)}.
+
+    frames: twice as many as fakes, in video order, uint8; features likewise.
+    """
+    from metrics import frechet_distance, kernel_distance, memorisation, precision_and_recall, sliced_wasserstein
+
+    columns = []
+    for features, part in ((fake_features, fakes), (frame_features[1::2], frames[1::2])):
+        kid, error = kernel_distance(frame_features[::2], features)
+        precision, recall = precision_and_recall(frame_features[::2], features)
+        columns.append(
+            {
+                "KID x 1000": kid,
+                "    standard error": error,
+                "FID": frechet_distance(frame_features[::2], features),
+                "precision": precision,
+                "recall": recall,
+                "sliced Wasserstein": float(np.mean(sliced_wasserstein(frames[::2], part))),
+                "spread": float(part.std(0).mean() / frames[::2].std(0).mean()),
+            }
+        )
+    columns[0]["novelty"], columns[1]["novelty"] = memorisation(frame_features, fake_features), 1.0
+    return {name: (columns[0][name], columns[1][name]) for name in columns[0]}
+
+
+def load_network(path):
+    """Load the feature network: a Keras file, or Keras's InceptionV3. Raises InputError."""
+    import keras
+
+    if path is not None:
+        try:
+            return keras.models.load_model(path, compile=False)
+        except Exception as error:  # whatever the file makes Keras raise
+            raise InputError(f"--features {path} cannot be loaded: {str(error).splitlines()[0]}") from error
+    pixels = keras.Input((None, None, 3))
+    scaled = keras.layers.Rescaling(1 / 127.5, -1.0)(keras.layers.Resizing(299, 299)(pixels))
+    try:
+        inception = keras.applications.InceptionV3(include_top=False, pooling="avg")
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        raise InputError("InceptionV3 could not be downloaded: name another network with --features.") from error
+    return keras.Model(pixels, inception(scaled), name="Keras-InceptionV3")
+
+
+if __name__ == "__main__":
+    command_line(evaluate, SETTINGS, __doc__)

@@ -1,0 +1,186 @@
+"""Frames in folders and videos to arrays and back.
+
+Outside, on disk and on screen, a frame is (height, width, 3) uint8 RGB; inside the networks it is float32
+in [-1, 1]. Only this module converts between the two.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # before OpenCV: this project tells the errors itself
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+import cv2
+import imageio_ffmpeg
+import numpy as np
+from tqdm import tqdm
+
+from settings import InputError
+
+
+def to_float(frames):
+    """Convert frames from uint8 to float32 in [-1, 1], any shape."""
+    return frames.astype("float32") / 127.5 - 1.0
+
+
+def to_uint8(frames):
+    """Convert frames from float in [-1, 1], clipped, to uint8, any shape."""
+    return np.clip(np.asarray(frames) * 127.5 + 127.5, 0, 255).round().astype("uint8")
+
+
+def list_frames(folder):
+    """Return the paths of a folder's frames in video order, which is the order of their names.
+
+    Raises InputError when the folder is missing or holds no frames.
+    """
+    folder = Path(folder)
+    paths = sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not paths:
+        raise InputError(f"no frames in {folder}: run extract_frames.py first, or name their folder with --frames.")
+    return paths
+
+
+def read_frame(path):
+    """Read one frame: (height, width, 3) uint8 RGB. Raises InputError, naming the file, when it is no picture."""
+    # Not cv2.imread, which prints warnings of its own and cannot open every path on Windows.
+    content = np.fromfile(path, "uint8")
+    frame = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB) if content.size else None
+    if frame is None:
+        raise InputError(f"{path} is not a picture, or is damaged: delete it, or extract the frames again.")
+    return frame
+
+
+def check_frames(paths):
+    """Return the shape (height, width, 3) that all frames have; about 2,000 frames a second are read for it.
+
+    Raises InputError, naming the first file that is damaged or of another size than the ones before it.
+    """
+    with ThreadPoolExecutor() as pool:
+        shapes = pool.map(lambda path: read_frame(path).shape, paths)
+        shape = next(shapes)
+        for path, other in zip(paths[1:], shapes, strict=True):
+            if other != shape:
+                sizes = "{}x{}, not {}x{}".format(*other[:2], *shape[:2])
+                raise InputError(f"{path} is {sizes} as the frames before it: delete it, or extract the frames again.")
+    return shape
+
+
+def write_frame(path, frame):
+    """Write one (height, width, 3) uint8 RGB frame, as the path's suffix says. Raises OSError, naming the file."""
+    encoded, content = cv2.imencode(path.suffix, frame[..., ::-1])
+    if not encoded:
+        raise InputError(f"{path}: a frame of shape {frame.shape} cannot be written as {path.suffix}.")
+    with replacing(path) as partial:
+        partial.write_bytes(content)  # not tofile, which a full disk cuts short without an error
+
+
+def tile(frames, columns):
+    """Lay frames (count, height, width, 3) out row by row in one picture, black where the last row is short."""
+    count, height, width, channels = frames.shape
+    rows = -(-count // columns)
+    sheet = np.zeros((rows * columns, height, width, channels), frames.dtype)
+    sheet[:count] = frames
+    sheet = sheet.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    return sheet.reshape(rows * height, columns * width, channels)
+
+
+def fit_frame(frame, height, width):
+    """Cut the largest centred part with the proportions height : width out of a frame and scale it to that size."""
+    rows, columns = frame.shape[:2]
+    part_rows = min(rows, max(1, round(columns * height / width)))
+    part_columns = min(columns, max(1, round(rows * width / height)))
+    top, left = (rows - part_rows) // 2, (columns - part_columns) // 2
+    part = frame[top : top + part_rows, left : left + part_columns]
+    shrinks = part_rows >= height
+    return cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+class Video:
+    """A video file, or the part of it between two times, read once from beginning to end.
+
+    path; frame_rate: frames a second; size: (width, height) in pixels; end: in seconds; seconds: length of the
+    part; frame_count: frames in it, as far as the file says.
+    """
+
+    def __init__(self, path, start=0.0, end=None):
+        """Open `path` for the frames from `start` to before `end` seconds; raise InputError when it has no picture."""
+        self.path, self.start = path, start
+        self.capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)  # turns pictures upright as their metadata says
+        if not self.capture.isOpened():
+            raise InputError(f"{path} is not a video, or is damaged, or has no picture: try to play it.")
+        self.frame_rate = self.capture.get(cv2.CAP_PROP_FPS)
+        if not 0 < self.frame_rate < 1000:
+            self.frame_rate = 30.0  # a file that does not say
+        whole = self.capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if whole <= 0:  # a container written as a stream does not know its length
+            whole = sum(iter(self.capture.grab, False))
+            self.capture.open(str(path), cv2.CAP_FFMPEG)
+        self.size = tuple(int(self.capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        self.asked_end = float("inf") if end is None else end
+        self.end = min(self.asked_end, whole / self.frame_rate)
+        self.seconds = self.end - start
+        self.frame_count = round(self.seconds * self.frame_rate)
+
+    def sample(self, interval, is_wanted):
+        """Yield (time in seconds, frame) of the first frame in each `interval` seconds; of every frame if it is 0.
+
+        frame: (height, width, 3) uint8 BGR, or None where is_wanted() says no. What is not yielded is not
+        converted to pixels, and nothing is ever sought.
+        """
+        # Some files hold more than they say: taken whole, but not in samples, which would be too many.
+        stop = self.end if interval else self.asked_end
+        taken, time = -1, 0.0
+        while self.capture.grab():
+            time = self.capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            if time < self.start - 1e-6:
+                continue
+            slot = int((time - self.start) / interval + 1e-6) if interval else taken + 1
+            if time >= stop - 1e-6:
+                return
+            if slot > taken:
+                taken = slot
+                yield time, self.capture.retrieve()[1] if is_wanted() else None
+        if time < self.end - max(1.0, 0.02 * self.end):
+            tqdm.write(f"{self.path} ended after {time:.1f} of {self.end:.1f} s: cut short, or damaged?")
+
+
+def write_video(path, frames, frame_rate):
+    """Write frames, each (height, width, 3) uint8 RGB, as an H.264 file that browsers play; holds one at a time.
+
+    Odd sides get one more row or column, since H.264 has none. Raises OSError where the file cannot be written.
+    """
+    encoder = None
+    try:
+        for frame in frames:
+            height, width = frame.shape[:2]
+            if height % 2 or width % 2:
+                frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+            if encoder is None:
+                encoder = imageio_ffmpeg.write_frames(
+                    str(path), frame.shape[1::-1], fps=frame_rate, codec="libx264", macro_block_size=1,
+                    pix_fmt_out="yuv420p", output_params=["-crf", "20", "-movflags", "+faststart"],
+                    ffmpeg_log_level="error",
+                )  # fmt: skip
+                encoder.send(None)
+            encoder.send(np.ascontiguousarray(frame))
+    finally:
+        if encoder:
+            encoder.close()
+
+
+@contextmanager
+def replacing(path):
+    """Give a path to write to, and move it over `path` once the block has ended well.
+
+    A kill at any moment leaves the previous file whole. The suffix is kept, since writers go by it.
+    """
+    path = Path(path)
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        yield partial
+        with open(partial, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,137 @@
+"""Scores of fake frames against real ones: arrays in, numbers out.
+
+Frames are (count, height, width, 3) uint8 RGB; features are (count, numbers) float, from `extract_features`.
+Whatever is compared should be equally many, since all of these scores depend on the count, some strongly.
+"""
+
+import cv2
+import numpy as np
+
+
+def extract_features(frames, network, batch_size=32):
+    """Return the features (count, numbers) float64 that a Keras model finds in frames.
+
+    `network` takes RGB values from 0 to 255 and gives one vector a frame (spatial outputs are averaged).
+    """
+    # predict, and not a call, so that batch normalisation runs on what it has learned.
+    outputs = network.predict(frames.astype("float32"), batch_size=batch_size, verbose=0)
+    return outputs.reshape(len(frames), -1, outputs.shape[-1]).mean(1).astype("float64")
+
+
+def kernel_distance(real, fake, blocks=10):
+    """Return (KID x 1000, its standard error) of features; 0 is alike, and noise may take it a little below.
+
+    Unbiased squared MMD with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv:1801.01401). The standard
+    error is the jackknife's over `blocks` parts of both sets (Efron & Stein 1981).
+    """
+    cubic = lambda x, y: (x @ y.T / x.shape[1] + 1) ** 3  # noqa: E731
+    kernels = cubic(real, real), cubic(fake, fake), cubic(real, fake)
+
+    def distance(kept_real, kept_fake):
+        within = 0.0
+        for kernel, kept in ((kernels[0], kept_real), (kernels[1], kept_fake)):
+            part = kernel[np.ix_(kept, kept)]
+            within += (part.sum() - np.trace(part)) / (len(kept) * (len(kept) - 1))
+        return within - 2 * kernels[2][np.ix_(kept_real, kept_fake)].mean()
+
+    everything = np.arange(len(real)), np.arange(len(fake))
+    without = [distance(*(part[part % blocks != block] for part in everything)) for block in range(blocks)]
+    error = np.sqrt((blocks - 1) / blocks * ((without - np.mean(without)) ** 2).sum())
+    return 1000 * distance(*everything), 1000 * error
+
+
+def frechet_distance(real, fake):
+    """Return the FID of features (Heusel et al. 2017, arXiv:1706.08500); 0 is alike, few frames raise it."""
+    (mean_real, root_real, trace_real), (mean_fake, root_fake, trace_fake) = map(_gaussian, (real, fake))
+    # tr sqrt(C1 C2) is the sum of the singular values of C1^1/2 C2^1/2.
+    overlap = np.linalg.svd(root_real @ root_fake.T, compute_uv=False).sum()
+    return float(((mean_real - mean_fake) ** 2).sum() + trace_real + trace_fake - 2 * overlap)
+
+
+def _gaussian(features):
+    """Return the mean, a root R of the covariance (it is R^T R), and the covariance's trace."""
+    centred = (features - features.mean(0)) / np.sqrt(len(features) - 1)
+    return features.mean(0), np.linalg.qr(centred, mode="r"), (centred**2).sum()
+
+
+def precision_and_recall(real, fake, k=3):
+    """Return (precision, recall) of features, both from 0 to 1 (Kynkaanniemi et al. 2019, arXiv:1904.06991).
+
+    Precision: the part of the fakes that lie among the reals (within some real's distance to its k-th nearest
+    real). Recall: the part of the reals that lie among the fakes.
+    """
+    between = _distances(real, fake)
+    reach_real = np.partition(_distances(real, real), k, axis=1)[:, k]  # 0 is a point's distance to itself
+    reach_fake = np.partition(_distances(fake, fake), k, axis=1)[:, k]
+    return (
+        float((between <= reach_real[:, None]).any(0).mean()),
+        float((between <= reach_fake[None, :]).any(1).mean()),
+    )
+
+
+def nearest(queries, candidates):
+    """Return (distance to, index of) the nearest candidate of each query, both features."""
+    distances = _distances(queries, candidates)
+    return distances.min(1), distances.argmin(1)
+
+
+def memorisation(real, fake, blocks=8):
+    """Return how near fakes lie to the frames they were trained on, against frames of the video that are new.
+
+    real, fake: features, the real ones of consecutive frames in video order. Returns the median distance of a
+    fake to its nearest real frame, divided by that of a real frame to the nearest one outside its own block of
+    time (neighbours in a video are near-copies of each other). Near 0: copies. About 1: as new as the next street.
+    """
+    block = np.arange(len(real)) * blocks // len(real)
+    distances = _distances(real, real)
+    held_out = np.where(block[:, None] == block, np.inf, distances).min(1)
+    return float(np.median(nearest(fake, real)[0]) / np.median(held_out))
+
+
+def _distances(first, second):
+    """Return the Euclidean distances (len(first), len(second)) between all pairs."""
+    squared = (first**2).sum(1)[:, None] + (second**2).sum(1) - 2 * first @ second.T
+    return np.sqrt(np.maximum(squared, 0))
+
+
+def sliced_wasserstein(real, fake, seed=0, patches=128, directions=512):
+    """Return the sliced Wasserstein distance x 1000 of frames at each level of a Laplacian pyramid, finest first.
+
+    Karras et al. 2018 (arXiv:1710.10196), section 5: 7x7 patches, 128 a frame and level, projected on 512 random
+    directions. Unlike there, both sets are normalised by the real one's mean and spread, so that a shift in colour
+    counts. Needs no network. Both sets must be equally many.
+    """
+    if len(real) != len(fake):
+        raise ValueError(f"{len(real)} real and {len(fake)} fake frames: they must be equally many.")
+    distances = []
+    for real_level, fake_level in zip(_laplacian_pyramid(real), _laplacian_pyramid(fake), strict=True):
+        mean, spread = real_level.mean((0, 1, 2)), real_level.std((0, 1, 2)) + 1e-8
+        random = np.random.default_rng(seed)
+        axes = random.standard_normal((7 * 7 * 3, directions)).astype("float32")
+        axes /= np.linalg.norm(axes, axis=0)
+        projected = []
+        for level in (real_level, fake_level):
+            cut = _patches((level - mean) / spread, patches, np.random.default_rng(seed))
+            projected.append(np.sort(cut @ axes, axis=0))
+        distances.append(1000 * float(np.abs(projected[0] - projected[1]).mean()))
+    return distances
+
+
+def _laplacian_pyramid(frames):
+    """Return the levels of frames, float32: details at each halving, then what is left (at least 16 pixels high)."""
+    levels, rest = [], frames.astype("float32") / 255
+    while min(rest.shape[1:3]) >= 32:
+        height, width = rest.shape[1:3]
+        smaller = np.stack([cv2.pyrDown(frame) for frame in rest])
+        larger = np.stack([cv2.pyrUp(frame, dstsize=(width, height)) for frame in smaller])
+        levels.append(rest - larger)
+        rest = smaller
+    return [*levels, rest]
+
+
+def _patches(frames, patches, random):
+    """Return `patches` random 7x7 patches of each frame, as rows."""
+    rows = random.integers(frames.shape[1] - 6, size=(len(frames), patches, 1, 1)) + np.arange(7)[:, None]
+    columns = random.integers(frames.shape[2] - 6, size=(len(frames), patches, 1, 1)) + np.arange(7)
+    cut = frames[np.arange(len(frames))[:, None, None, None], rows, columns]
+    return cut.reshape(len(frames) * patches, -1)

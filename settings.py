@@ -1,0 +1,190 @@
+"""The settings of a training, and how every script reads its settings and tells its errors.
+
+Imports nothing heavy: `--help` answers at once.
+"""
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import tyro
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow: its notes would hide what matters
+
+
+class SettingError(ValueError):
+    """A setting that cannot work. The message says which, why and what to do; the script exits with 2."""
+
+
+class InputError(RuntimeError):
+    """A file or an address that cannot be used. The message names it and the remedy; the script exits with 1."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of a training. The two training scripts differ by these values only."""
+
+    frames: Path = Path("data/frames")
+    """Folder of frames, as written by extract_frames.py. The generator draws frames of their size."""
+    runs: Path = Path("saved_models")
+    """Folder that holds the runs, each in a folder NNNN-NAME of its own."""
+    name: str = "run"
+    """Name of the run."""
+    epochs: int = 500
+    """Passes over the frames."""
+    minutes: float | None = None
+    """End cleanly after so many minutes, wherever the training stands then. --resume goes on from there."""
+    shuffle: bool = True
+    """Draw each epoch's frames in a random order; else batches are consecutive frames in video order."""
+    batch_size: int = 16
+    """Frames in a batch."""
+    latent_dim: int = 128
+    """Numbers in a latent vector."""
+    width: int = 16
+    """Channels next to the frame, in both networks; they double at every halving, up to eight times this."""
+    learning_rate: float = 4e-4
+    """Adam's learning rate, for both networks."""
+    beta_1: float = 0.5
+    """Adam's first decay rate, for both networks."""
+    penalty: float = 10.0
+    """Weight of the penalty on the discriminator's slope at real frames (R1's gamma); more is steadier, and slower."""
+    ema_decay: float = 0.999
+    """How much of the averaged generator, which draws all pictures, survives a step."""
+    seed: int = 0
+    """Seed of the first weights, the latents and the order of the frames."""
+    picture_epochs: int = 5
+    """Draw the same latents again every so many epochs."""
+    checkpoint_minutes: float = 5.0
+    """Save a checkpoint and the generator every so many minutes: the most work that a crash can cost."""
+    keep_checkpoints: int = 3
+    """Checkpoints to keep, newest first."""
+    resume: bool = False
+    """Continue the newest run (or the one named by --run) exactly where it stopped, with its own settings."""
+    run: str | None = None
+    """Run to continue with --resume: a folder's name, such as 0001-shuffled, or its number."""
+
+    MAY_CHANGE = ("runs", "epochs", "minutes", "picture_epochs", "checkpoint_minutes", "keep_checkpoints")
+
+    def check(self):
+        """Raise SettingError for the first value out of its range."""
+        at_least = {
+            "epochs": 1, "batch_size": 2, "latent_dim": 1, "width": 1, "seed": 0,
+            "picture_epochs": 1, "keep_checkpoints": 1,
+        }  # fmt: skip
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise SettingError(f"--{_option(name)} must be at least {least}, not {getattr(self, name)}.")
+        for name in ("learning_rate", "checkpoint_minutes", "minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise SettingError(f"--{_option(name)} must be more than 0, not {value}.")
+        if not 0 <= self.penalty < float("inf"):
+            raise SettingError(f"--penalty must be at least 0, not {self.penalty}.")
+        for name in ("beta_1", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingError(f"--{_option(name)} must be at least 0 and below 1, not {getattr(self, name)}.")
+        if self.run is not None and not self.resume:
+            raise SettingError("--run names the run to continue: add --resume.")
+        if not self.name or any(character in self.name for character in r'\/:*?"<>|'):
+            raise SettingError(f"--name becomes part of a folder's name, which {self.name!r} cannot be.")
+
+
+def command_line(main, settings, description):
+    """Run a script: call main(settings as changed by the command line); tell what the user can mend in one line."""
+    script = Path(sys.argv[0]).name
+    try:
+        chosen = tyro.cli(type(settings), default=settings, description=description)
+        if isinstance(chosen, TrainingSettings) and chosen.resume:
+            chosen = _settings_of_resumed_run(chosen, description)
+        main(chosen)
+    except SettingError as error:
+        print(f"{script}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (InputError, OSError) as error:
+        sys.exit(f"{script}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"\n{script}: stopped.")
+
+
+def find_run(runs, run=None):
+    """Return the folder of a run: the newest one in `runs`, or the one whose name or number is `run`.
+
+    Raises SettingError when there is none.
+    """
+    found = sorted(path.parent for path in Path(runs).glob("[0-9][0-9][0-9][0-9]-*/settings.json"))
+    if run is not None:
+        found = [path for path in found if run in (path.name, path.name.split("-")[0], str(path))]
+    if not found:
+        raise SettingError(f"there is no run {run or ''} in {runs}: train one first, or name its folder with --runs.")
+    return found[-1]
+
+
+def new_run_dir(runs, name):
+    """Make and return the folder of a new run, numbered after the newest one in `runs`."""
+    runs.mkdir(parents=True, exist_ok=True)
+    numbers = [int(path.name[:4]) for path in runs.glob("[0-9][0-9][0-9][0-9]-*")]
+    run_dir = runs / f"{max(numbers, default=0) + 1:04}-{name}"
+    run_dir.mkdir()
+    return run_dir
+
+
+def find_generator(named=None, runs=Path("saved_models")):
+    """Return the Keras file of a generator: of a run folder or a file, or by default of the newest run that has one.
+
+    A generator that lies in `runs` itself, outside any run, is a shipped one and comes last.
+    Raises SettingError when there is none.
+    """
+    if named is None:
+        found = [*sorted(runs.glob("*.keras")), *sorted(runs.glob("[0-9][0-9][0-9][0-9]-*/generator.keras"))]
+        if not found:
+            raise SettingError(f"there is no generator in {runs}: train one first, or name one with --generator.")
+        return found[-1]
+    path = named / "generator.keras" if named.is_dir() else named
+    if not path.is_file():
+        raise SettingError(f"there is no generator {path}: --generator takes a run folder or a Keras file.")
+    return path
+
+
+def load_settings(run_dir):
+    """Return the TrainingSettings a run was started with."""
+    saved = json.loads((run_dir / "settings.json").read_text())["settings"]
+    known = {field.name: saved[field.name] for field in fields(TrainingSettings) if field.name in saved}
+    return TrainingSettings(**known | {"frames": Path(known["frames"]), "runs": run_dir.parent})
+
+
+def settings_as_json(settings, **facts):
+    """Return the text of a settings.json: the settings, and facts that are none."""
+    return json.dumps({"settings": asdict(settings), **facts}, indent=2, default=str) + "\n"
+
+
+def refuse_other_frames(run_dir, frame_count, frame_shape):
+    """Raise SettingError where a run to resume was trained on frames of another number or size."""
+    saved = json.loads((run_dir / "settings.json").read_text())
+    if [saved["frame_count"], saved["frame_shape"]] != [frame_count, list(frame_shape)]:
+        raise SettingError(
+            f"{run_dir.name} was trained on {saved['frame_count']} frames of {saved['frame_shape']}, and now --frames "
+            f"holds {frame_count} of {list(frame_shape)}: put them back, or start a new run."
+        )
+
+
+def _settings_of_resumed_run(chosen, description):
+    """Return the resumed run's own settings, with those that were typed now and may change."""
+    run_dir = find_run(chosen.runs, chosen.run)
+    saved = replace(load_settings(run_dir), minutes=None, resume=True, run=run_dir.name)
+    again = tyro.cli(TrainingSettings, default=replace(saved, runs=chosen.runs), description=description)
+    again = replace(again, resume=True, run=run_dir.name)
+    for field in fields(TrainingSettings):
+        was, now = getattr(saved, field.name), getattr(again, field.name)
+        if was != now and field.name not in TrainingSettings.MAY_CHANGE:
+            may = ", ".join(f"--{_option(name)}" for name in TrainingSettings.MAY_CHANGE)
+            raise SettingError(
+                f"{run_dir.name} was trained with --{_option(field.name)} {was} and cannot go on with {now}: "
+                f"leave the option out. Only {may} may change."
+            )
+    return again
+
+
+def _option(name):
+    return name.replace("_", "-")

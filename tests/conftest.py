@@ -1,0 +1,73 @@
+"""What the tests share: small videos and frames that are made here, real scripts run as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from frames import write_frame, write_video
+
+REPO = Path(__file__).parent.parent
+REAL_VIDEOS = REPO.parent / "shared" / "videos"
+TINY = ("--latent-dim", "8", "--width", "4", "--batch-size", "4", "--picture-epochs", "1")
+
+
+def start(script, *arguments, cwd, **options):
+    """Start a script of the project as a user would, and return the process."""
+    command = [sys.executable, str(REPO / script), *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | options.pop("env", {})
+    environment.pop("DISPLAY", None)
+    return subprocess.Popen(command, cwd=cwd, env=environment, **pipes, **options)
+
+
+def run(script, *arguments, cwd, expect=0, **options):
+    """Run a script to its end, check its exit code, and return everything it printed."""
+    process = start(script, *arguments, cwd=cwd, **options)
+    output = "".join(process.communicate(timeout=300))
+    assert process.returncode == expect, output
+    if expect:
+        assert "Traceback" not in output, output
+    return output
+
+
+def moving_picture(count, height=64, width=128):
+    """Frames whose content says what they are: red left, blue right, a grey bar that brightens with time."""
+    frames = np.zeros((count, height, width, 3), "uint8")
+    frames[:, :, : width // 2, 0] = 200
+    frames[:, :, width // 2 :, 2] = 200
+    frames[:, height // 4 : -height // 4] = np.linspace(20, 235, count).astype("uint8")[:, None, None, None]
+    return frames
+
+
+def write_frames(folder, frames, suffix=".png"):
+    """Write numbered frames into a folder and return it."""
+    for number, frame in enumerate(frames):
+        write_frame(folder / f"{number:06}{suffix}", frame)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory):
+    """A video of 60 frames, 64x128, 30 a second, of moving_picture."""
+    path = tmp_path_factory.mktemp("video") / "walk.mp4"
+    write_video(path, moving_picture(60), 30)
+    return path
+
+
+@pytest.fixture(scope="session")
+def frames_dir(tmp_path_factory):
+    """A folder of 10 frames, 16x32."""
+    folder = tmp_path_factory.mktemp("frames")
+    return write_frames(folder, moving_picture(10, 16, 32), ".jpg")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, frames_dir):
+    """The folder with the saved_models of a finished run of 3 epochs (9 steps), and what the script printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    output = run("train_unconditional_gan.py", "--frames", frames_dir, *TINY, "--epochs", 3, cwd=folder)
+    return folder / "saved_models" / "0001-shuffled", output

@@ -1,0 +1,70 @@
+"""evaluate_unconditional_gan.py: real runs of the script, and scores that mean what they say."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from conftest import moving_picture, run, write_frames
+
+from evaluate_unconditional_gan import score
+from frames import read_frame
+from metrics import extract_features
+
+SCRIPT = "evaluate_unconditional_gan.py"
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A small feature network: untrained, but enough to tell pictures apart."""
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(24, 5, 2, activation="relu")(keras.layers.Rescaling(1 / 127.5, -1)(pixels))
+    model = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x), name="small")
+    path = tmp_path_factory.mktemp("network") / "small.keras"
+    model.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def many_frames(tmp_path_factory):
+    return write_frames(tmp_path_factory.mktemp("many"), moving_picture(40, 16, 32))
+
+
+def test_scores_a_run_and_shows_the_nearest_frames(trained, network, many_frames, tmp_path):
+    output = run(
+        SCRIPT, "--generator", trained[0], "--frames", many_frames, "--features", network, "--count", 50, cwd=tmp_path
+    )
+    scores = json.loads((tmp_path / "output/scores.json").read_text())
+    assert scores["count"] == 20 and scores["features"] == "small"
+    for name in ("KID x 1000", "FID", "precision", "recall", "sliced Wasserstein", "spread", "novelty"):
+        fake, floor = scores[name]
+        assert name in output and np.isfinite([fake, floor]).all()
+    for name in ("KID x 1000", "FID", "sliced Wasserstein"):  # nine steps of training draw no streets
+        assert scores[name][0] > 2 * abs(scores[name][1])
+    assert read_frame(tmp_path / "output/nearest.png").shape == (32, 256, 3)
+
+
+def test_real_frames_score_like_the_floor(network):
+    frames = moving_picture(40, 16, 32)
+    features = extract_features(frames, keras.models.load_model(network))
+    scores = score(frames, frames[1::2], features, features[1::2])
+    for name, (fake, floor) in scores.items():
+        if name != "novelty":
+            np.testing.assert_allclose(fake, floor)
+    assert scores["novelty"][0] == 0  # copies
+
+
+def test_what_cannot_be_scored_is_told(trained, network, frames_dir, many_frames, tmp_path):
+    arguments = (SCRIPT, "--generator", trained[0], "--features", network)
+    assert "20 real frames" in run(*arguments, cwd=tmp_path, expect=2)  # the run has only 10
+    file = trained[0] / "generator.keras"
+    (tmp_path / "loose.keras").write_bytes(file.read_bytes())
+    assert "--frames" in run(SCRIPT, "--generator", "loose.keras", cwd=tmp_path, expect=2)
+    (tmp_path / "text.keras").write_text("no network")
+    bad = (SCRIPT, "--generator", trained[0], "--frames", many_frames, "--features", "text.keras")
+    assert "text.keras" in run(*bad, cwd=tmp_path, expect=1)
+    (tmp_path / "small").mkdir()
+    write_frames(tmp_path / "small", moving_picture(40, 8, 16))
+    assert "8x16" in run(*arguments, "--frames", "small", cwd=tmp_path, expect=2)
+    assert not (tmp_path / "output").exists()

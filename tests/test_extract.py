@@ -1,0 +1,297 @@
+"""extract_frames.py: order, colour, crop and time by content; videos that are none; nothing mixed, nothing lost."""
+
+import functools
+import http.server
+import json
+import subprocess
+import sys
+import threading
+
+import cv2
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from conftest import REAL_VIDEOS, REPO, moving_picture, run
+
+import drawn_walk
+from extract_frames import ExtractionSettings, extract, fit_frame
+from frames import list_frames, read_frame, write_video
+
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+
+
+def ffmpeg(*arguments):
+    subprocess.run([FFMPEG, "-v", "error", "-y", *map(str, arguments)], check=True)
+
+
+def extracted(video, folder, **settings):
+    """Extract 32x64 frames and return (frames, frames.json)."""
+    extract(ExtractionSettings(**{"video": str(video), "frames": folder, "height": 32, "width": 64} | settings))
+    frames = np.stack([read_frame(path) for path in list_frames(folder)])
+    return frames, json.loads((folder / "frames.json").read_text())
+
+
+def bar_brightness(frames):
+    height, width = frames.shape[1:3]
+    return frames[:, height // 2 - 4 : height // 2 + 4, width // 4 : -width // 4].mean((1, 2, 3))
+
+
+def test_script_writes_frames_in_video_order_with_true_colours(video, tmp_path):
+    output = run("extract_frames.py", "--video", video, "--height", 32, "--width", 64, cwd=tmp_path)
+    assert "60 frames" in output
+    paths = list_frames(tmp_path / "data/frames")
+    assert [path.name for path in paths] == [f"{number:06}.jpg" for number in range(60)]
+    frames = np.stack([read_frame(path) for path in paths])
+    assert frames.shape == (60, 32, 64, 3)
+    assert (np.diff(bar_brightness(frames)) > 1).all()
+    np.testing.assert_allclose(bar_brightness(frames), np.linspace(20, 235, 60), atol=4)
+    np.testing.assert_allclose(frames[:, 2:5, 4:24].mean((0, 1, 2)), [200, 0, 0], atol=12)  # red, not blue
+    np.testing.assert_allclose(frames[:, 2:5, 40:60].mean((0, 1, 2)), [0, 0, 200], atol=12)
+
+
+def test_samples_evenly_in_time(video, tmp_path):
+    frames, index = extracted(video, tmp_path / "f", target_frames=20)
+    assert len(frames) == 20
+    np.testing.assert_allclose(index["time"], np.arange(20) / 10, atol=1e-3)
+    np.testing.assert_allclose(bar_brightness(frames), np.linspace(20, 235, 60)[::3], atol=4)
+    assert index["videos"] == [{"source": str(video), "frame_rate": 30.0}]
+
+
+@pytest.mark.parametrize("target", [7, 37, 59])
+def test_samples_any_number(video, tmp_path, target):
+    frames, index = extracted(video, tmp_path / "f", target_frames=target)
+    assert len(frames) == target
+    gaps = np.diff(index["time"])
+    assert gaps.max() - gaps.min() < 1.1 / 30
+
+
+def test_variable_frame_rate_is_sampled_in_time_not_in_frames(tmp_path):
+    steady = tmp_path / "steady.mp4"
+    write_video(steady, moving_picture(90), 30)
+    # One second with every frame, then two with every fifth.
+    ffmpeg("-i", steady, "-vf", "select='lt(n,30)+not(mod(n,5))'", "-fps_mode", "vfr", tmp_path / "v.mp4")
+    frames, index = extracted(tmp_path / "v.mp4", tmp_path / "f", target_frames=18)
+    assert 6 <= sum(time < 1 for time in index["time"]) <= 7  # sampling frames would give 12
+    expected = np.interp(index["time"], np.arange(90) / 30, np.linspace(20, 235, 90))
+    np.testing.assert_allclose(bar_brightness(frames), expected, atol=5)
+
+
+def test_decodes_only_what_it_keeps_and_never_seeks(video, tmp_path, monkeypatch):
+    calls = []
+
+    class Spy:
+        def __init__(self, *arguments):
+            self.capture = capture(*arguments)
+
+        def __getattr__(self, name):
+            calls.append(name)
+            return getattr(self.capture, name)
+
+    capture = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", Spy)
+    extracted(video, tmp_path / "f", target_frames=20)
+    assert calls.count("grab") == 61
+    assert calls.count("retrieve") == 20
+    assert not {"set", "read"} & set(calls)
+
+
+def test_start_and_end(video, tmp_path):
+    _, index = extracted(video, tmp_path / "f", start=0.5, end=1.0)
+    np.testing.assert_allclose(index["time"], np.arange(15, 30) / 30, atol=1e-3)
+
+
+def test_centre_crop_never_squashes(tmp_path):
+    tall = np.zeros((5, 128, 64, 3), "uint8")
+    tall[..., 1] = 200  # green above and below ...
+    tall[:, 48:80] = [200, 0, 0]  # ... the middle part that has the frame's proportions
+    write_video(tmp_path / "tall.mp4", tall, 30)
+    frames, _ = extracted(tmp_path / "tall.mp4", tmp_path / "f")
+    np.testing.assert_allclose(frames[:, 2:-2].mean((0, 1, 2)), [200, 0, 0], atol=12)
+
+
+def test_circle_stays_a_circle():
+    picture = np.zeros((300, 500, 3), "uint8")
+    cv2.circle(picture, (250, 150), 60, (255, 255, 255), -1)
+    seen = fit_frame(picture, 160, 320)[..., 0] > 127
+    assert abs(int(seen.any(0).sum()) - int(seen.any(1).sum())) <= 1
+
+
+def test_crop_box(video, tmp_path):
+    frames, _ = extracted(video, tmp_path / "f", crop=(64, 0, 64, 16))  # the blue corner, upper right
+    np.testing.assert_allclose(frames.mean((0, 1, 2)), [0, 0, 200], atol=25)
+    output = run("extract_frames.py", "--video", video, "--crop", 100, 0, 64, 64, cwd=tmp_path, expect=2)
+    assert "outside" in output
+    assert not (tmp_path / "data").exists()
+
+
+def test_rotation_metadata_is_honoured(tmp_path, video):
+    ffmpeg("-display_rotation", "90", "-i", video, "-c", "copy", tmp_path / "turned.mp4")
+    frames, _ = extracted(tmp_path / "turned.mp4", tmp_path / "f", height=64, width=32)
+    # The red left half lies below now.
+    np.testing.assert_allclose(frames[:, 40:60, 3:6].mean((0, 1, 2)), [200, 0, 0], atol=15)
+
+
+def test_folder_of_videos(tmp_path):
+    (tmp_path / "videos").mkdir()
+    for name, brightness in (("b.mp4", 180), ("a.mp4", 60)):
+        write_video(tmp_path / "videos" / name, np.full((10, 32, 64, 3), brightness, "uint8"), 25)
+    (tmp_path / "videos" / "notes.txt").write_text("not a video")
+    frames, index = extracted(tmp_path / "videos", tmp_path / "f")
+    assert index["video"] == [0] * 10 + [1] * 10
+    assert index["time"][10] == 0
+    np.testing.assert_allclose(frames.mean((1, 2, 3)), [60] * 10 + [180] * 10, atol=4)
+
+
+def test_second_run_refuses_to_mix_and_says_how_to_go_on(video, tmp_path):
+    arguments = ("extract_frames.py", "--video", video, "--height", 32, "--width", 64)
+    run(*arguments, cwd=tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "data/frames").iterdir()}
+    assert "already holds" in run(*arguments, cwd=tmp_path)
+    output = run(*arguments, "--start", 1, cwd=tmp_path, expect=2)
+    assert "delete" in output and "--frames" in output
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "holiday.jpg").write_text("precious")
+    run(*arguments, "--frames", "mine", cwd=tmp_path, expect=2)
+    assert {path: path.read_bytes() for path in (tmp_path / "data/frames").iterdir()} == before
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["holiday.jpg"]
+
+
+def test_interrupted_extraction_goes_on_where_it_stopped(video, tmp_path):
+    whole, index = extracted(video, tmp_path / "f")
+    for path in list_frames(tmp_path / "f")[20:]:
+        path.unlink()
+    marker = list_frames(tmp_path / "f")[3]
+    written = marker.stat().st_mtime_ns
+    (tmp_path / "f/frames.json").write_text(json.dumps(index | {"complete": False, "time": [], "video": []}))
+    again, index_again = extracted(video, tmp_path / "f")
+    assert (again == whole).all() and index_again == index
+    assert marker.stat().st_mtime_ns == written
+
+
+@pytest.fixture
+def broken(tmp_path, video):
+    ffmpeg("-i", video, "-c", "copy", tmp_path / "index_last.mp4")  # as cameras write it
+    content = (tmp_path / "index_last.mp4").read_bytes()
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "text.mp4").write_text("this is not a video\n" * 100)
+    (tmp_path / "truncated.mp4").write_bytes(content[: len(content) // 2])
+    (tmp_path / "noise.mp4").write_bytes(content[:64] + np.random.default_rng(0).bytes(5000))
+    ffmpeg("-f", "lavfi", "-i", "sine=d=1", tmp_path / "audio.mp4")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["empty.mp4", "text.mp4", "truncated.mp4", "noise.mp4", "audio.mp4"])
+def test_broken_videos_are_told_and_leave_nothing(broken, name):
+    output = run("extract_frames.py", "--video", name, cwd=broken, expect=1)
+    assert name in output and len(output.strip().splitlines()) == 1
+    assert not (broken / "data").exists()
+
+
+def test_missing_video(tmp_path):
+    assert "there is no video" in run("extract_frames.py", "--video", "none.mp4", cwd=tmp_path, expect=2)
+
+
+def test_video_cut_short_gives_its_frames_and_says_so(video, tmp_path):
+    ffmpeg("-stream_loop", "2", "-i", video, "-c:v", "libx264", "-g", "10", tmp_path / "whole.mkv")
+    content = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
+    output = run("extract_frames.py", "--video", "cut.mkv", "--height", 32, "--width", 64, cwd=tmp_path)
+    assert "cut short" in output
+    assert 20 < len(list_frames(tmp_path / "data/frames")) < 175
+
+
+def test_unwritable_folder(video, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    output = run("extract_frames.py", "--video", video, "--frames", "file/frames", cwd=tmp_path, expect=1)
+    assert "file" in output
+
+
+def test_full_disk_is_told_and_resumable(video, tmp_path):
+    resource = pytest.importorskip("resource", reason="limits file sizes as only Unix can")
+    arguments = ("extract_frames.py", "--video", video, "--height", 64, "--width", 128)
+
+    def nearly_full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+
+    output = run(*arguments, cwd=tmp_path, expect=1, preexec_fn=nearly_full)
+    assert "too large" in output
+    assert not [path for path in (tmp_path / "data/frames").glob("*.jpg") if path.stat().st_size == 700]
+    run(*arguments, cwd=tmp_path)
+    assert len(list_frames(tmp_path / "data/frames")) == 60
+
+
+@pytest.fixture
+def server(video):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Quiet, directory=video.parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_address_is_downloaded(server, tmp_path):
+    output = run("extract_frames.py", "--video", f"{server}/walk.mp4", "--height", 32, "--width", 64, cwd=tmp_path)
+    assert "60 frames" in output
+    output = run("extract_frames.py", "--video", f"{server}/none.mp4", "--frames", "f", cwd=tmp_path, expect=1)
+    assert "none.mp4" in output and "404" in output
+    assert not (tmp_path / "f").exists()
+
+
+def test_smallest_version_that_covers_a_frame_is_downloaded(server, video, tmp_path):
+    folder = video.parent
+    playlist = ["#EXTM3U"]
+    for height in (384, 96, 192):  # as a site offers them: each a stream of its own
+        stream = ["-vf", f"scale={2 * height}:{height}", "-c:v", "libx264", "-f", "hls", folder / f"{height}.m3u8"]
+        ffmpeg("-i", video, *stream)
+        playlist += [f"#EXT-X-STREAM-INF:BANDWIDTH={height * 1000},RESOLUTION={2 * height}x{height}", f"{height}.m3u8"]
+    (folder / "sizes.m3u8").write_text("\n".join(playlist) + "\n")
+    run("extract_frames.py", "--video", f"{server}/sizes.m3u8", cwd=tmp_path)
+    (downloaded,) = (tmp_path / "data/videos").iterdir()
+    assert cv2.VideoCapture(str(downloaded)).get(cv2.CAP_PROP_FRAME_HEIGHT) == 192
+    assert len(list_frames(tmp_path / "data/frames")) == 60
+
+
+@pytest.mark.skipif(not REAL_VIDEOS.exists(), reason="the real videos lie beside the project only where it is made")
+def test_real_video(tmp_path):
+    run("extract_frames.py", "--video", REAL_VIDEOS / "nyc_walk.mp4", cwd=tmp_path)
+    paths = list_frames(tmp_path / "data/frames")
+    assert len(paths) == 336
+    capture = cv2.VideoCapture(str(REAL_VIDEOS / "nyc_walk.mp4"))
+    for path in paths[:40]:
+        rows = capture.read()[1][20:340, :, ::-1]  # 640x360 to 2:1
+        expected = cv2.resize(rows, (320, 160), interpolation=cv2.INTER_AREA)
+        assert np.abs(read_frame(path).astype(int) - expected).mean() < 4
+
+
+def test_drawn_walk_is_deterministic_and_walks_forward():
+    height, width = drawn_walk.HEIGHT, drawn_walk.WIDTH
+    y, x = np.mgrid[:height, :width].astype("float32")
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    for number in (0, 200, 450, 700, 895):
+        first, second = (drawn_walk.render_frame(number + ahead) for ahead in (0, 3))
+        assert first.dtype == np.uint8 and first.shape == (height, width, 3)
+        assert first.std() > 30
+        assert (drawn_walk.render_frame(number) == first).all()
+        moved = flow.calc(cv2.cvtColor(first, cv2.COLOR_RGB2GRAY), cv2.cvtColor(second, cv2.COLOR_RGB2GRAY), None)
+        radial = (moved[..., 0] * (x - width / 2) + moved[..., 1] * (y - height / 2)) / np.hypot(width, height)
+        assert radial.mean() > 0
+
+
+def test_drawn_walk_becomes_a_video(tmp_path, monkeypatch):
+    monkeypatch.setattr(drawn_walk, "SECONDS", 1)
+    monkeypatch.chdir(tmp_path)
+    frames, _ = extracted("built-in walk", tmp_path / "data/frames")
+    assert len(frames) == 30
+    expected = fit_frame(drawn_walk.render_frame(17), 32, 64).astype(int)
+    assert np.abs(frames[17] - expected).mean() < 6
+
+
+def test_help_is_quick_and_names_every_setting():
+    command = [sys.executable, REPO / "extract_frames.py", "--help"]
+    output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    for name in ("--video", "--frames", "--target-frames", "--height", "--width", "--start", "--end", "--crop"):
+        assert name in output

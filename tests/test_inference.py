@@ -1,0 +1,86 @@
+"""inference_unconditional_gan.py: the same picture for the same seed, a walk that browsers play, plain errors."""
+
+import re
+import subprocess
+
+import cv2
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from conftest import run
+
+from frames import read_frame
+from inference_unconditional_gan import latent, walk_latent
+
+SCRIPT = "inference_unconditional_gan.py"
+
+
+@pytest.fixture(scope="module")
+def drawn(trained):
+    """The output folder of an inference with defaults, found without being told where the run is."""
+    folder = trained[0].parents[1]
+    output = run(SCRIPT, "--rows", 2, "--columns", 3, "--walk-seconds", 1, cwd=folder)
+    assert "plot.png" in output and "0001-shuffled" in output
+    return folder / "output"
+
+
+def test_plot_is_a_grid_of_the_seeds_without_margins(drawn):
+    plot = read_frame(drawn / "plot.png")
+    assert plot.shape == (32, 96, 3)
+    for row in range(2):
+        for column in range(3):
+            cell = plot[row * 16 + 2 : row * 16 + 14, column * 32 + 3 : column * 32 + 29]
+            frame = read_frame(drawn / "frames" / f"{row * 3 + column:06}.png")[2:14, 3:29]
+            assert np.abs(cell.astype(int) - frame).mean() < 12
+
+
+def test_one_file_a_seed_and_the_same_picture_for_the_same_seed(drawn, trained, tmp_path):
+    assert sorted(path.name for path in (drawn / "frames").iterdir()) == [f"{seed:06}.png" for seed in range(16)]
+    run(SCRIPT, "--generator", trained[0], "--seed", 5, "--count", 1, "--walk-seconds", 0, cwd=tmp_path)
+    assert (read_frame(tmp_path / "output/frames/000005.png") == read_frame(drawn / "frames/000005.png")).all()
+    assert (read_frame(drawn / "frames/000004.png") != read_frame(drawn / "frames/000005.png")).any()
+    assert not (tmp_path / "output/walk.mp4").exists()
+
+
+def test_walk_is_a_video_that_browsers_play(drawn):
+    capture = cv2.VideoCapture(str(drawn / "walk.mp4"))
+    count = sum(iter(capture.grab, False))
+    assert count == 30 and capture.get(cv2.CAP_PROP_FPS) == 30
+    told = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-i", drawn / "walk.mp4"], capture_output=True, text=True)
+    assert re.search(r"h264.*yuv420p.*32x16", told.stderr)
+
+
+def test_walk_is_smooth_never_repeats_and_stays_on_the_sphere():
+    path = np.stack([walk_latent(64, 3, position) for position in np.arange(0, 6, 1 / 60)])
+    steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
+    assert steps.max() < 0.5 and steps.min() > 0.05
+    norms = np.linalg.norm(path, axis=1)
+    assert norms.min() > 0.75 * 8 and norms.max() < 1.25 * 8
+    assert np.linalg.norm(path[0] - path[240]) > 4
+    np.testing.assert_allclose(path[60], latent(64, 3, 1), atol=1e-5)
+    assert (walk_latent(64, 3, 1.5) == walk_latent(64, 3, 1.5)).all()
+    assert np.isfinite(walk_latent(1, 0, 0.5)).all()
+
+
+def test_no_truncation_is_all_of_it_and_zero_none(trained, tmp_path):
+    run(SCRIPT, "--generator", trained[0], "--truncation", 0, "--count", 2, "--walk-seconds", 0, cwd=tmp_path)
+    frames = [read_frame(tmp_path / "output/frames" / f"{seed:06}.png") for seed in range(2)]
+    assert (frames[0] == frames[1]).all()
+
+
+def test_generators_of_other_people(tmp_path):
+    from test_models import KERAS2
+
+    output = run(SCRIPT, "--generator", KERAS2 / "generator.h5", "--walk-seconds", 0.2, cwd=tmp_path)
+    assert "generator.h5" in output
+    assert read_frame(tmp_path / "output/frames/000000.png").shape == (10, 16, 3)
+
+
+def test_bad_generators_and_settings_are_told(trained, tmp_path):
+    assert "train one first" in run(SCRIPT, cwd=tmp_path, expect=2)
+    assert "there is no generator" in run(SCRIPT, "--generator", "none.keras", cwd=tmp_path, expect=2)
+    (tmp_path / "cut.keras").write_bytes((trained[0] / "generator.keras").read_bytes()[:5000])
+    assert "cut.keras" in run(SCRIPT, "--generator", "cut.keras", cwd=tmp_path, expect=1)
+    for option in ("--rows", "--columns", "--speed", "--frame-rate"):
+        assert option in run(SCRIPT, "--generator", trained[0], option, 0, cwd=tmp_path, expect=2)
+    assert not (tmp_path / "output").exists()

@@ -1,0 +1,140 @@
+"""models.py: shapes, errors, all backends, generators from strangers."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from conftest import REPO
+
+from models import build_discriminator, build_generator, count_halvings, load_generator
+from settings import InputError
+
+KERAS2 = REPO / "tests" / "keras2"
+
+
+@pytest.mark.parametrize("size", [(160, 320), (64, 64), (96, 96), (8, 8), (16, 48), (180, 324), (128, 256)])
+def test_builds_any_size_that_halves_to_a_base(size):
+    if size == (180, 324):
+        with pytest.raises(ValueError):
+            count_halvings((*size, 3))
+        return
+    generator = build_generator(6, (*size, 3), width=4)
+    discriminator = build_discriminator((*size, 3), width=4)
+    frames = generator(np.random.default_rng(0).standard_normal((2, 6), "float32"), training=False)
+    assert frames.shape == (2, *size, 3)
+    assert discriminator(frames, training=False).shape == (2, 1)
+
+
+def test_pyramid_is_wide_at_the_base_and_narrow_at_the_frame():
+    generator = build_generator(8, (160, 320, 3), width=4)
+    shapes = [layer.output.shape[1:] for layer in generator.layers if isinstance(layer, keras.layers.ReLU)]
+    assert shapes[0] == (5, 10, 32)
+    channels = [shape[2] for shape in shapes]
+    assert channels == sorted(channels, reverse=True) and channels[-1] == 4
+
+
+@pytest.mark.parametrize("size", [(180, 320), (100, 100), (7, 320), (160, 319), (1, 1), (4, 4)])
+def test_other_sizes_are_told_with_the_nearest_that_work(size):
+    with pytest.raises(ValueError, match=f"{size[0]}x{size[1]}") as error:
+        build_generator(6, (*size, 3), width=4)
+    named = re.findall(r"(\d+)x(\d+)", str(error.value).split("nearest")[1])
+    assert named
+    for height, width in named:
+        count_halvings((int(height), int(width), 3))
+    distance = min(abs(int(h) - size[0]) + abs(int(w) - size[1]) for h, w in named)
+    works = [(h, w) for h in range(4, 2 * size[0] + 16) for w in range(4, 2 * size[1] + 16) if halves(h, w)]
+    assert distance == min(abs(h - size[0]) + abs(w - size[1]) for h, w in works)
+
+
+def halves(height, width):
+    halvings = 0
+    while min(height, width) >= 8 and height % 2 == width % 2 == 0:
+        height, width, halvings = height // 2, width // 2, halvings + 1
+    return halvings > 0 and min(height, width) < 8
+
+
+def test_discriminator_gives_logits():
+    discriminator = build_discriminator((16, 16, 3), width=4)
+    discriminator.set_weights([40 * weight for weight in discriminator.get_weights()])
+    logits = discriminator.predict(np.random.default_rng(0).uniform(-1, 1, (64, 16, 16, 3)), verbose=0)
+    assert logits.min() < 0 and logits.max() > 1
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_builds_and_trains_on_each_backend(backend):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    code = """
+import numpy as np
+from pathlib import Path
+from settings import TrainingSettings
+from gan import build_gan
+from training import batches
+from frames import write_frame
+import tempfile
+folder = Path(tempfile.mkdtemp())
+for number in range(4):
+    write_frame(folder / f"{number}.png", np.full((8, 16, 3), 60 * number, "uint8"))
+settings = TrainingSettings(batch_size=4, latent_dim=4, width=4)
+gan = build_gan(settings, (8, 16, 3))
+before = [weights.copy() for weights in gan.generator.get_weights()]
+gan.fit(batches(sorted(folder.iterdir()), settings, 0), steps_per_epoch=3, verbose=0)
+assert int(gan.step) == 3
+assert any((old != new).any() for old, new in zip(before, gan.generator.get_weights()))
+frames = gan.ema_generator.predict(np.zeros((2, 4)), verbose=0)
+assert np.isfinite(frames).all() and frames.shape == (2, 8, 16, 3)
+"""
+    environment = {"KERAS_BACKEND": backend, "PYTHONPATH": str(REPO), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_loads_a_generator_of_keras_2_exactly():
+    expected = np.load(KERAS2 / "expected.npz")
+    generator = load_generator(KERAS2 / "generator.h5")
+    assert generator.input_shape == (None, 10)
+    np.testing.assert_allclose(generator.predict(expected["latents"], verbose=0), expected["frames"], atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+@pytest.mark.parametrize(("activation", "low", "high"), [("tanh", -1, 1), ("sigmoid", 0, 1)])
+def test_loads_strangers_generators_of_any_size_and_range(tmp_path, suffix, activation, low, high):
+    keras.utils.set_random_seed(1)
+    wide = keras.initializers.RandomNormal(stddev=3.0)
+    stranger = keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(7 * 9, activation, kernel_initializer=wide),
+            keras.layers.Reshape((7, 9, 1)),
+        ]
+    )
+    stranger.save(tmp_path / f"stranger.{suffix}")
+    latents = np.random.default_rng(0).standard_normal((4, 5)).astype("float32")
+    frames = load_generator(tmp_path / f"stranger.{suffix}").predict(latents, verbose=0)
+    assert frames.shape == (4, 7, 9, 3)
+    expected = (stranger.predict(latents, verbose=0) - low) / (high - low) * 2 - 1
+    np.testing.assert_allclose(frames, np.repeat(expected, 3, -1), atol=1e-5)
+
+
+def test_files_that_hold_no_generator_are_told(tmp_path):
+    whole = tmp_path / "whole.keras"
+    build_generator(6, (8, 8, 3), width=4).save(whole)
+    (tmp_path / "cut.keras").write_bytes(whole.read_bytes()[:3000])
+    (tmp_path / "text.keras").write_text("no model")
+    (tmp_path / "text.h5").write_text("no model")
+    (tmp_path / "empty.keras").write_bytes(b"")
+    build_discriminator((8, 8, 3), width=4).save(tmp_path / "discriminator.keras")
+    for name in ("cut.keras", "text.keras", "text.h5", "empty.keras", "discriminator.keras"):
+        with pytest.raises(InputError, match=name):
+            load_generator(tmp_path / name)
+
+
+def test_code_in_a_file_is_never_run(tmp_path):
+    inside = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: print("run!") or x)])
+    inside.save(tmp_path / "lambda.keras")
+    with pytest.raises(InputError, match=r"lambda\.keras"):
+        load_generator(tmp_path / "lambda.keras")
