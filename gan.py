@@ -19,7 +19,13 @@ def build_gan(settings, frame_shape):
         raise SettingError(f"{settings.frames}: {error} Extract the frames again with --height and --width.") from None
     gan = GAN(generator, discriminator, settings.penalty, settings.ema_decay, settings.seed)
     gan.compile(
-        optimizer=keras.optimizers.Adam(settings.learning_rate, beta_1=settings.beta_1),
+        optimizer=keras.optimizers.Adam(
+            settings.learning_rate,
+            beta_1=settings.beta_1,
+            # Far above any sound gradient. Its norm also makes every update wait for all gradients: TensorFlow
+            # on the CPU changed weights in place that oneDNN was still reading, about once in 2,000 steps.
+            global_clipnorm=1e4,
+        ),
         # XLA made TensorFlow's step on the CPU a third slower; JAX is nothing without it.
         jit_compile=keras.backend.backend() == "jax",
     )
