@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from inference_unconditional_gan import latent
-from settings import InputError, SettingError, command_line, find_generator, load_settings
+from settings import SettingError, command_line, find_generator, load_settings
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class EvaluationSettings:
     """Run folder or Keras file; by default the newest run in saved_models."""
     frames: Path | None = None
     """Folder of real frames; by default those that the run was trained on."""
-    features: Path | None = None
+    features: Path = Path("InceptionV3")
     """Keras file of the network for KID and FID, from RGB frames of 0 to 255 to features; by default Keras's
     ImageNet InceptionV3 (96 MB, downloaded once)."""
     count: int = 500
@@ -47,7 +47,7 @@ def evaluate(settings):
         folder = load_settings(path.parent).frames
 
     from frames import list_frames, read_frame, replacing, tile, to_uint8, write_frame
-    from metrics import extract_features, nearest
+    from metrics import extract_features, load_network, nearest
     from models import load_generator
 
     paths = list_frames(folder)
@@ -83,43 +83,25 @@ def score(frames, fakes, frame_features, fake_features):
 
     frames: twice as many as fakes, in video order, uint8; features likewise.
     """
-    from metrics import frechet_distance, kernel_distance, memorisation, precision_and_recall, sliced_wasserstein
+    import metrics
 
     columns = []
     for features, part in ((fake_features, fakes), (frame_features[1::2], frames[1::2])):
-        kid, error = kernel_distance(frame_features[::2], features)
-        precision, recall = precision_and_recall(frame_features[::2], features)
+        kid, error = metrics.kernel_distance(frame_features[::2], features)
+        precision, recall = metrics.precision_and_recall(frame_features[::2], features)
         columns.append(
             {
                 "KID x 1000": kid,
                 "    standard error": error,
-                "FID": frechet_distance(frame_features[::2], features),
+                "FID": metrics.frechet_distance(frame_features[::2], features),
                 "precision": precision,
                 "recall": recall,
-                "sliced Wasserstein": float(np.mean(sliced_wasserstein(frames[::2], part))),
-                "spread": float(part.std(0).mean() / frames[::2].std(0).mean()),
+                "sliced Wasserstein": float(np.mean(metrics.sliced_wasserstein(frames[::2], part))),
+                "spread": metrics.spread(part, frames[::2]),
             }
         )
-    columns[0]["novelty"], columns[1]["novelty"] = memorisation(frame_features, fake_features), 1.0
+    columns[0]["novelty"], columns[1]["novelty"] = metrics.memorisation(frame_features, fake_features), 1.0
     return {name: (columns[0][name], columns[1][name]) for name in columns[0]}
-
-
-def load_network(path):
-    """Load the feature network: a Keras file, or Keras's InceptionV3. Raises InputError."""
-    import keras
-
-    if path is not None:
-        try:
-            return keras.models.load_model(path, compile=False)
-        except Exception as error:  # whatever the file makes Keras raise
-            raise InputError(f"--features {path} cannot be loaded: {str(error).splitlines()[0]}") from error
-    pixels = keras.Input((None, None, 3))
-    scaled = keras.layers.Rescaling(1 / 127.5, -1.0)(keras.layers.Resizing(299, 299)(pixels))
-    try:
-        inception = keras.applications.InceptionV3(include_top=False, pooling="avg")
-    except Exception as error:  # Keras raises a bare Exception when a download fails
-        raise InputError("InceptionV3 could not be downloaded: name another network with --features.") from error
-    return keras.Model(pixels, inception(scaled), name="Keras-InceptionV3")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """The adversarial model: a generator, a discriminator and both their losses in one Keras model, trained by `fit`."""
 
+import math
+import warnings
+
 import keras
 from keras import ops
 
-from models import build_discriminator, build_generator
+from models import build_discriminator, build_generator, smaller_shapes
 from settings import SettingError
 
 NOISE = 0.05  # in frames' units of -1 to 1: how near a frame the penalty looks
+PENALISED = 4  # frames of a batch whose slopes are penalised; all of them would cost a quarter of the step more
 
 
 def build_gan(settings, frame_shape):
@@ -15,9 +19,14 @@ def build_gan(settings, frame_shape):
     try:
         generator = build_generator(settings.latent_dim, frame_shape, settings.width)
         discriminator = build_discriminator(frame_shape, settings.width)
+        smaller = smaller_shapes(frame_shape)[:-1]
     except ValueError as error:
         raise SettingError(f"{settings.frames}: {error} Extract the frames again with --height and --width.") from None
-    gan = GAN(generator, discriminator, settings.penalty, settings.ema_decay, settings.seed)
+    gan = GAN(
+        [*(build_generator(settings.latent_dim, shape, settings.width, generator) for shape in smaller), generator],
+        [*(build_discriminator(shape, settings.width, discriminator) for shape in smaller), discriminator],
+        settings.loss, settings.penalty, settings.augment, settings.ema_decay, settings.seed,
+    )  # fmt: skip
     gan.compile(
         optimizer=keras.optimizers.Adam(
             settings.learning_rate,
@@ -33,12 +42,19 @@ def build_gan(settings, frame_shape):
     return gan
 
 
+# The parts of the networks for larger frames than those in training have none, as they should.
+warnings.filterwarnings("ignore", message="Gradients do not exist for variables")
+
+
 class GAN(keras.Model):
     """Generator against discriminator, with a running average of the generator beside them.
 
     One step draws one batch of fakes and updates both networks with it. The sum of the two losses is handed
     to one optimizer; each network is shielded from the other's loss, so the result is that of two optimizers
     with equal settings, at the price of a single generator pass.
+
+    generators, discriminators: the parts of both networks for smaller frames, smallest first, the whole networks
+    last. The size of the frames decides which are trained.
 
     `fit` reads batches {"frames": (batch, height, width, channels) float32 in [-1, 1],
     "latents": (batch, latent_dim) float32, standard normal}.
@@ -47,55 +63,82 @@ class GAN(keras.Model):
     generator after Karras et al. 2018 (arXiv:1710.10196).
     """
 
-    def __init__(self, generator, discriminator, penalty, ema_decay, seed):
+    def __init__(self, generators, discriminators, loss, penalty, augment, ema_decay, seed):
         super().__init__(name="gan")
-        self.generator = generator
-        self.discriminator = discriminator
-        self.ema_generator = keras.models.clone_model(generator)
-        self.ema_generator.set_weights(generator.get_weights())
+        self.generators, self.discriminators = generators, discriminators
+        self.generator, self.discriminator = generators[-1], discriminators[-1]
+        self.ema_generator = keras.models.clone_model(self.generator)
+        self.ema_generator.set_weights(self.generator.get_weights())
         self.ema_generator.trainable = False
-        self.penalty, self.ema_decay = penalty, ema_decay
+        self.loss_function, self.penalty_function, self.penalised = LOSSES[loss]
+        self.augment, self.ema_decay = augment, ema_decay
         self.random = keras.random.SeedGenerator(seed)
         self.step = self.add_weight(shape=(), initializer="zeros", dtype="int32", trainable=False, name="step")
+        # A variable, so that a training in trouble can be softened as it runs.
+        self.penalty = self.add_weight(
+            shape=(), initializer=keras.initializers.Constant(penalty), trainable=False, name="penalty"
+        )
         self.d_loss = keras.metrics.Mean(name="d_loss")
         self.g_loss = keras.metrics.Mean(name="g_loss")
-        self.built = True  # its two networks are; so weights can be loaded before the first batch
+        self.built = True  # its networks are; so weights can be loaded before the first batch
 
     def call(self, batch, training=False):
         """Draw one fake for each real frame and score them all.
 
-        Returns logits (batch, 1): `real`, `real_nearby` (of the same frames, slightly noisy) and `fake` move only
-        the discriminator, `fake_frozen` (the same numbers as `fake`) moves only the generator.
+        Returns logits (batch, 1) by name: `real`, `fake` and, where the loss asks for it, `between` move only the
+        discriminator, as does `..._nearby` of each of them that is penalised (its first frames, slightly noisy).
+        `fake_frozen`, the same numbers as `fake`, moves only the generator.
         """
-        real_frames = batch["frames"]
-        fake_frames = self.generator(batch["latents"], training=training)
-        frozen_weights = [ops.stop_gradient(weight) for weight in self.discriminator.trainable_variables]
-        state = [variable.value for variable in self.discriminator.non_trainable_variables]
-        fake_frozen, _ = self.discriminator.stateless_call(frozen_weights, state, fake_frames, training=training)
-        noise = NOISE * keras.random.normal(ops.shape(real_frames), seed=self.random)
-        return {
-            "real": self.discriminator(real_frames, training=training),
-            "real_nearby": self.discriminator(real_frames + noise, training=training),
-            "fake": self.discriminator(ops.stop_gradient(fake_frames), training=training),
-            "fake_frozen": fake_frozen,
-        }
+        real = batch["frames"]
+        size = [generator.output_shape[1] for generator in self.generators].index(real.shape[1])
+        generator, discriminator = self.generators[size], self.discriminators[size]
+        fake = generator(batch["latents"], training=training)
+        if self.augment:
+            real, fake = ops.split(diff_augment(ops.concatenate([real, fake]), self.random), 2)
+        frozen_weights = [ops.stop_gradient(weight) for weight in discriminator.trainable_variables]
+        state = [variable.value for variable in discriminator.non_trainable_variables]
+        fake_frozen, _ = discriminator.stateless_call(frozen_weights, state, fake, training=training)
+
+        judged = {"real": real, "fake": ops.stop_gradient(fake)}
+        if "between" in self.penalised:
+            some_real, some_fake = real[:PENALISED], judged["fake"][:PENALISED]
+            part = keras.random.uniform((ops.shape(some_real)[0], 1, 1, 1), seed=self.random)
+            judged["between"] = part * some_real + (1 - part) * some_fake
+        for name in self.penalised:
+            frames = judged[name][:PENALISED]
+            judged[name + "_nearby"] = frames + NOISE * keras.random.normal(ops.shape(frames), seed=self.random)
+        logits, start = discriminator(ops.concatenate(list(judged.values())), training=training), 0
+        scores = {"fake_frozen": fake_frozen}
+        for name, frames in judged.items():
+            scores[name] = logits[start : start + ops.shape(frames)[0]]
+            start += ops.shape(frames)[0]
+        return scores
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Return d_loss + g_loss + penalty, each of which has gradients for its own network only."""
-        d_loss, g_loss = non_saturating(y_pred["real"], y_pred["fake"], y_pred["fake_frozen"])
+        d_loss, g_loss = self.loss_function(y_pred["real"], y_pred["fake"], y_pred["fake_frozen"])
+        slopes = [(y_pred[name + "_nearby"] - y_pred[name][:PENALISED]) / NOISE for name in self.penalised]
+        penalty = self.penalty / 2 * sum(map(self.penalty_function, slopes))
         self.d_loss.update_state(d_loss)
         self.g_loss.update_state(g_loss)
         if training:
             self._average_generator()
-        return d_loss + g_loss + self.penalty / 2 * gradient_penalty(y_pred["real"], y_pred["real_nearby"])
+        return d_loss + g_loss + penalty
+
+    def soften(self):
+        """Make the training gentler, after trouble: half the learning rate, twice the penalty."""
+        self.optimizer.learning_rate.assign(self.optimizer.learning_rate / 2)
+        self.penalty.assign(2 * self.penalty)
 
     def save_own_variables(self, store):
-        """Keep the step and the random state with the weights: a training stands where its checkpoint says."""
-        store["step"], store["random"] = map(ops.convert_to_numpy, (self.step, self.random.state))
+        """Keep step, penalty and random state with the weights: a training stands where its checkpoint says."""
+        store["step"], store["penalty"] = map(ops.convert_to_numpy, (self.step, self.penalty))
+        store["random"] = ops.convert_to_numpy(self.random.state)
 
     def load_own_variables(self, store):
-        """Take up the step and the random state of a checkpoint."""
+        """Take up step, penalty and random state of a checkpoint."""
         self.step.assign(store["step"])
+        self.penalty.assign(store["penalty"])
         self.random.state.assign(store["random"])
 
     def _average_generator(self):
@@ -111,17 +154,82 @@ class GAN(keras.Model):
         self.step.assign(self.step + 1)
 
 
-def non_saturating(real_logits, fake_logits, fake_logits_frozen):
-    """Return (d_loss, g_loss): cross-entropy, the generator maximising log D (Goodfellow et al. 2014, section 3)."""
-    d_loss = ops.mean(ops.softplus(-real_logits)) + ops.mean(ops.softplus(fake_logits))
-    g_loss = ops.mean(ops.softplus(-fake_logits_frozen))
-    return d_loss, g_loss
+# Losses: logits (batch, 1) of real frames, of fakes, and of fakes with the discriminator frozen, to (d_loss, g_loss).
 
 
-def gradient_penalty(logits, nearby_logits):
-    """Return the mean squared slope of the discriminator at real frames, which keeps it from winning outright.
+def non_saturating(real, fake, fake_frozen):
+    """Cross-entropy, the generator maximising log D (Goodfellow et al. 2014, section 3)."""
+    return ops.mean(ops.softplus(-real)) + ops.mean(ops.softplus(fake)), ops.mean(ops.softplus(-fake_frozen))
 
-    R1 of Mescheder et al. 2018 (arXiv:1801.04406), with the slope taken from a random step to a nearby frame
-    (Lin et al. 2025, arXiv:2501.08316): its mean square is the gradient's, and it needs no second derivative.
+
+def hinge(real, fake, fake_frozen):
+    """Hinge loss: what is judged right by a margin counts no more (Lim & Ye 2017, arXiv:1705.02894)."""
+    return ops.mean(ops.relu(1 - real)) + ops.mean(ops.relu(1 + fake)), -ops.mean(fake_frozen)
+
+
+def least_squares(real, fake, fake_frozen):
+    """Squared distance to 1 for real and 0 for fake (Mao et al. 2017, arXiv:1611.04076)."""
+    return (ops.mean((real - 1) ** 2) + ops.mean(fake**2)) / 2, ops.mean((fake_frozen - 1) ** 2) / 2
+
+
+def wasserstein(real, fake, fake_frozen):
+    """Difference of means under a critic of bounded slope (Arjovsky et al. 2017, arXiv:1701.07875)."""
+    return ops.mean(fake) - ops.mean(real), -ops.mean(fake_frozen)
+
+
+def relativistic(real, fake, fake_frozen):
+    """Cross-entropy of the difference between a real frame and a fake (R3GAN, Huang et al. 2024, arXiv:2501.05441)."""
+    return ops.mean(ops.softplus(fake - real)), ops.mean(ops.softplus(ops.stop_gradient(real) - fake_frozen))
+
+
+# Penalties: slopes (batch, 1) of the discriminator on a random step from a frame to a nearby one, to a number. Their
+# mean square is that of the gradient, and needs no second derivative (Lin et al. 2025, arXiv:2501.08316).
+
+
+def zero_centred(slopes):
+    """Mean squared slope, which keeps the discriminator from winning (R1, Mescheder et al. 2018, arXiv:1801.04406)."""
+    return ops.mean(slopes**2)
+
+
+def one_centred(slopes):
+    """Mean squared distance of the slope's norm from 1 (WGAN-GP, Gulrajani et al. 2017, arXiv:1704.00028).
+
+    A random step with a gradient of norm g has slopes from a normal distribution of spread g, so their mean
+    magnitude is g sqrt(2 / pi) and their mean square g^2.
     """
-    return ops.mean(ops.square(nearby_logits - logits)) / NOISE**2
+    return ops.mean(slopes**2 - (2 * math.pi) ** 0.5 * ops.abs(slopes) + 1)
+
+
+LOSSES = {  # name: (loss, penalty, frames where the slope is penalised)
+    "non-saturating": (non_saturating, zero_centred, ("real",)),
+    "hinge": (hinge, zero_centred, ("real",)),
+    "least-squares": (least_squares, zero_centred, ("real",)),
+    "wasserstein-gp": (wasserstein, one_centred, ("between",)),
+    "relativistic": (relativistic, zero_centred, ("real", "fake")),
+}
+
+
+def diff_augment(frames, seed):
+    """Change frames (batch, height, width, channels) in colour, place and by a cut, so that gradients pass.
+
+    DiffAugment (Zhao et al. 2020, arXiv:2006.10738). All frames of a batch are moved alike, by up to an eighth of
+    their sides: a slice, which costs nothing, where a shift for each would cost a quarter of a step.
+    """
+    count, height, width = ops.shape(frames)[0], *frames.shape[1:3]
+    amount = lambda least, most: keras.random.uniform((count, 1, 1, 1), least, most, seed=seed)  # noqa: E731
+    frames = frames + amount(-0.5, 0.5)
+    grey = ops.mean(frames, 3, keepdims=True)
+    frames = grey + amount(0.0, 2.0) * (frames - grey)
+    mean = ops.mean(frames, (1, 2, 3), keepdims=True)
+    frames = mean + amount(0.5, 1.5) * (frames - mean)
+
+    down, right = height // 8, width // 8
+    padded = ops.pad(frames, ((0, 0), (down, down), (right, right), (0, 0)))
+    top = keras.random.randint((), 0, 2 * down + 1, seed=seed)
+    left = keras.random.randint((), 0, 2 * right + 1, seed=seed)
+    frames = ops.slice(padded, (0, top, left, 0), ops.shape(frames))
+
+    rows, columns = ops.reshape(ops.arange(height), (1, -1, 1, 1)), ops.reshape(ops.arange(width), (1, 1, -1, 1))
+    away = ops.abs(ops.cast(rows, "float32") - height * amount(0.0, 1.0)) / height
+    aside = ops.abs(ops.cast(columns, "float32") - width * amount(0.0, 1.0)) / width
+    return ops.where((away < 0.25) & (aside < 0.25), 0.0, frames)

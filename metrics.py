@@ -7,6 +7,29 @@ Whatever is compared should be equally many, since all of these scores depend on
 import cv2
 import numpy as np
 
+from settings import InputError
+
+
+def load_network(path):
+    """Load a feature network from a Keras file; Keras's ImageNet InceptionV3 where the path is `InceptionV3`.
+
+    Raises InputError when the file cannot be loaded, or InceptionV3 not downloaded.
+    """
+    import keras
+
+    if str(path) != "InceptionV3":
+        try:
+            return keras.models.load_model(path, compile=False)
+        except Exception as error:  # whatever the file makes Keras raise
+            raise InputError(f"--features {path} cannot be loaded: {str(error).splitlines()[0]}") from error
+    pixels = keras.Input((None, None, 3))
+    scaled = keras.layers.Rescaling(1 / 127.5, -1.0)(keras.layers.Resizing(299, 299)(pixels))
+    try:
+        inception = keras.applications.InceptionV3(include_top=False, pooling="avg")
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        raise InputError("InceptionV3 could not be downloaded: name another network with --features.") from error
+    return keras.Model(pixels, inception(scaled), name="Keras-InceptionV3")
+
 
 def extract_features(frames, network, batch_size=32):
     """Return the features (count, numbers) float64 that a Keras model finds in frames.
@@ -86,6 +109,11 @@ def memorisation(real, fake, blocks=8):
     distances = _distances(real, real)
     held_out = np.where(block[:, None] == block, np.inf, distances).min(1)
     return float(np.median(nearest(fake, real)[0]) / np.median(held_out))
+
+
+def spread(fake, real):
+    """Return how much fakes differ from each other, pixel by pixel, against how much real frames do."""
+    return float(fake.std(0).mean() / real.std(0).mean())
 
 
 def _distances(first, second):

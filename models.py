@@ -1,20 +1,26 @@
-"""The generator and the discriminator: DCGAN as a pyramid (Radford et al. 2016, arXiv:1511.06434).
+"""The generator and the discriminator: DCGAN (Radford et al. 2016, arXiv:1511.06434) as a pyramid that can grow.
 
 Both networks are the same pyramid walked in opposite directions. At 160x320 and width 16:
 
-    latents ->  5x10x128 -> 10x20x128 -> 20x40x64 -> 40x80x32 -> 80x160x16 -> 160x320x3
-    frames  -> 80x160x16 -> 40x80x32 -> 20x40x64 -> 10x20x128 -> 5x10x128 -> one logit
+    latents ->  5x10x128 -> 10x20x80 -> 20x40x48 -> 40x80x32 -> 80x160x16 -> 160x320x3
+    frames  -> 80x160x16 -> 40x80x32 -> 20x40x48 ->  10x20x80 ->  5x10x128 -> one logit
 
-Every step halves or doubles both sides, so pixels and channels trade places and no step costs much more than
-its neighbours.
+Every step halves or doubles both sides, and the wide layers are where the frames are small. Four things differ from
+the paper, since they drew better frames here in the same time:
 
-Two things differ from the paper, since they drew better frames here in the same time. The generator enlarges by
-repeating pixels and then convolves, where the paper's transposed convolution leaves a checkerboard (Odena et al.
-2016, distill.pub/2016/deconv-checkerboard). The discriminator has no batch normalisation: with it, on small
-batches, it soon won outright and the generator stood still.
+- The generator enlarges by repeating pixels and then convolves, where the paper's transposed convolution leaves a
+  checkerboard (Odena et al. 2016, distill.pub/2016/deconv-checkerboard).
+- From 40x80 on, each size adds a correction to the enlarged picture of the size below, and the discriminator sees the
+  frame at each of these sizes (the RGB skips of StyleGAN2, Karras et al. 2020, arXiv:1912.04958; MSG-GAN, Karnewar &
+  Wang 2020, arXiv:1903.06048). So the networks of the smaller frames are parts of those of the larger ones, and can
+  be trained first (Karras et al. 2018, arXiv:1710.10196).
+- What a size adds to those below starts at nothing: a growth begins with the picture it found, and needs no fading in.
+- The discriminator has no batch normalisation: with it, on small batches, it soon won outright and the generator stood
+  still.
 """
 
 import json
+import math
 from pathlib import Path
 
 import h5py
@@ -24,7 +30,9 @@ from keras import layers
 from settings import InputError
 
 SMALLEST_BASE = 4  # DCGAN starts from 4x4
-WIDEST = 8  # no layer is wider than this many times the narrowest
+WIDEST = 8  # the base is this many times as wide as the layer next to the frame
+BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}  # short memory: the networks never stand still
+SKIPS = 3  # how many sizes, the frame's own and the ones below, have a picture of their own
 
 
 def count_halvings(frame_shape):
@@ -46,44 +54,72 @@ def count_halvings(frame_shape):
     return halvings
 
 
-def build_generator(latent_dim, frame_shape, width):
+def build_generator(latent_dim, frame_shape, width, part_of=None):
     """Build the generator: latents in, frames out.
 
     latents: (batch, latent_dim) float32, standard normal. Returns frames (batch, height, width, channels)
-    float32 in [-1, 1]. `width` is the number of channels just below the frame.
+    float32 in [-1, 1]. `width` is the number of channels just below the frame. With `part_of`, a generator of
+    frames twice or four times as large, it is the part of that one which draws these frames, with its weights.
     Raises ValueError for a frame_shape that does not halve to a base.
     """
-    *inner_widths, base_width = _pyramid_widths(frame_shape, width)
+    layer = _layers(part_of)
     halvings = count_halvings(frame_shape)
+    smallest = _smallest_picture(part_of.output_shape[1:] if part_of else frame_shape)
+    base_width, *widths = _widths(width, halvings)
     base_shape = (frame_shape[0] >> halvings, frame_shape[1] >> halvings, base_width)
 
     latents = keras.Input((latent_dim,), name="latents")
-    x = layers.Dense(base_shape[0] * base_shape[1] * base_width, use_bias=False, kernel_initializer=_init())(latents)
-    x = layers.Reshape(base_shape)(x)
-    x = layers.ReLU()(_batch_norm()(x))
-    for channels in reversed(inner_widths):
+    x = layer(layers.Dense, "dense", math.prod(base_shape), use_bias=False)(latents)
+    x = layer(layers.Reshape, "base", base_shape)(x)
+    x = layers.ReLU()(layer(layers.BatchNormalization, "norm_0", **BATCH_NORM)(x))
+    frames = None
+    for level in range(1, halvings + 1):
         x = layers.UpSampling2D()(x)
-        x = layers.Conv2D(channels, 3, padding="same", use_bias=False, kernel_initializer=_init())(x)
-        x = layers.ReLU()(_batch_norm()(x))
-    x = layers.UpSampling2D()(x)
-    x = layers.Conv2D(frame_shape[2], 3, padding="same", kernel_initializer=_init())(x)
-    frames = layers.Activation("tanh", dtype="float32")(x)
+        if level >= smallest:
+            start = "zeros" if level > smallest else None
+            picture = layer(layers.Conv2D, f"to_frames_{level}", frame_shape[2], 3, padding="same", start=start)(x)
+            larger = [] if frames is None else [layers.UpSampling2D(interpolation="bilinear")(frames)]
+            frames = layers.Add()([*larger, picture]) if larger else picture
+        if level < halvings:
+            x = layer(layers.Conv2D, f"conv_{level}", widths[level - 1], 3, padding="same", use_bias=False)(x)
+            x = layers.ReLU()(layer(layers.BatchNormalization, f"norm_{level}", **BATCH_NORM)(x))
+    frames = layers.Activation("tanh", dtype="float32", name="frames")(frames)
     return keras.Model(latents, frames, name="generator")
 
 
-def build_discriminator(frame_shape, width):
+def build_discriminator(frame_shape, width, part_of=None):
     """Build the discriminator: frames in, logits out; a higher logit means more real.
 
     frames: (batch, height, width, channels) float32 in [-1, 1]. Returns (batch, 1) float32 logits.
-    `width` is the number of channels just above the frame.
+    `width` is the number of channels just above the frame. With `part_of`, a discriminator of frames twice or four
+    times as large, it is the part of that one which judges these frames, with its weights.
     Raises ValueError for a frame_shape that does not halve to a base.
     """
-    x = frames = keras.Input(frame_shape, name="frames")
-    for channels in _pyramid_widths(frame_shape, width):
-        x = layers.Conv2D(channels, 4, 2, "same", kernel_initializer=_init())(x)
-        x = layers.LeakyReLU(0.2)(x)
-    logits = layers.Dense(1, dtype="float32", kernel_initializer=_init())(layers.Flatten()(x))
-    return keras.Model(frames, logits, name="discriminator")
+    layer = _layers(part_of)
+    halvings = count_halvings(frame_shape)
+    smallest = _smallest_picture(part_of.input_shape[1:] if part_of else frame_shape)
+    widths = _widths(width, halvings)
+    inputs = frames = keras.Input(frame_shape, name="frames")
+    x = None
+    for level in range(halvings, 0, -1):
+        parts = []
+        if x is not None:
+            start = "zeros" if level >= smallest else None
+            parts.append(layer(layers.Conv2D, f"conv_{level}", widths[level - 1], 4, 2, "same", start=start)(x))
+        if level >= smallest:
+            parts.append(layer(layers.Conv2D, f"from_frames_{level}", widths[level - 1], 4, 2, "same")(frames))
+            frames = layers.AveragePooling2D(2)(frames)
+        x = layers.LeakyReLU(0.2)(layers.Add()(parts) if len(parts) > 1 else parts[0])
+    logits = layer(layers.Dense, "logits", 1, dtype="float32")(layers.Flatten()(x))
+    return keras.Model(inputs, logits, name="discriminator")
+
+
+def smaller_shapes(frame_shape):
+    """Return the frame shapes that a network of frame_shape has parts for, smallest first, its own last."""
+    halvings = count_halvings(frame_shape)
+    height, width, channels = frame_shape
+    below = halvings - _smallest_picture(frame_shape)
+    return [(height >> level, width >> level, channels) for level in range(below, -1, -1)]
 
 
 def load_generator(path):
@@ -127,17 +163,29 @@ def _with_true_input(model, path):
     return keras.Sequential([keras.Input(shape[1:]), *model.layers])
 
 
-def _pyramid_widths(frame_shape, width):
-    """Return the channels of each level, from the one next to the frame down to the base."""
-    return [min(width * 2**level, width * WIDEST) for level in range(count_halvings(frame_shape))]
+def _layers(part_of):
+    """Return layer(kind, name, ...), which makes a layer, or finds the one of that name in the network `part_of`."""
+
+    def layer(kind, name, *arguments, start=None, **options):
+        if part_of is not None:
+            return part_of.get_layer(name)
+        if kind in (layers.Dense, layers.Conv2D):
+            options["kernel_initializer"] = start or keras.initializers.RandomNormal(stddev=0.02)  # DCGAN's
+        return kind(*arguments, name=name, **options)
+
+    return layer
 
 
-def _init():
-    return keras.initializers.RandomNormal(stddev=0.02)  # DCGAN, section 4
+def _widths(width, halvings):
+    """Return the channels at each size, from the base to just below the frame: falling evenly, in steps of 8."""
+    last = max(halvings - 1, 1)
+    exact = [width * WIDEST ** (1 - level / last) for level in range(halvings)]
+    return [max(8 * round(channels / 8), 8) if channels > 8 else max(round(channels), 1) for channels in exact]
 
 
-def _batch_norm():
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)  # short memory: the networks never stand still
+def _smallest_picture(frame_shape):
+    """Return how many doublings above the base the smallest size with a picture of its own is."""
+    return max(1, count_halvings(frame_shape) - SKIPS + 1)
 
 
 def _nearest_sizes(height, width):

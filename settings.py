@@ -8,6 +8,7 @@ import os
 import sys
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -43,19 +44,30 @@ class TrainingSettings:
     latent_dim: int = 128
     """Numbers in a latent vector."""
     width: int = 16
-    """Channels next to the frame, in both networks; they double at every halving, up to eight times this."""
+    """Channels next to the frame, in both networks; the smallest layer has eight times as many."""
+    loss: Literal["non-saturating", "hinge", "least-squares", "wasserstein-gp", "relativistic"] = "relativistic"
+    """What the networks play for: gan.py explains each in a line."""
+    augment: bool = True
+    """Show the discriminator frames changed in colour, place and by a cut, real and fake alike, so that a short video
+    is not learned by heart."""
+    grow: bool = True
+    """Train on smaller frames first (from a quarter of the size), then on larger ones."""
     learning_rate: float = 4e-4
     """Adam's learning rate, for both networks."""
     beta_1: float = 0.5
     """Adam's first decay rate, for both networks."""
     penalty: float = 10.0
-    """Weight of the penalty on the discriminator's slope at real frames (R1's gamma); more is steadier, and slower."""
+    """Weight of the penalty on the discriminator's slope (R1's gamma); more is steadier, and slower."""
     ema_decay: float = 0.999
     """How much of the averaged generator, which draws all pictures, survives a step."""
     seed: int = 0
     """Seed of the first weights, the latents and the order of the frames."""
     picture_epochs: int = 5
     """Draw the same latents again every so many epochs."""
+    score_epochs: int = 25
+    """Score the generator every so many epochs, into metrics.csv, and keep the best one."""
+    features: Path | None = None
+    """Keras file of a feature network, to score by KID too; `InceptionV3` downloads Keras's (96 MB)."""
     checkpoint_minutes: float = 5.0
     """Save a checkpoint and the generator every so many minutes: the most work that a crash can cost."""
     keep_checkpoints: int = 3
@@ -65,13 +77,16 @@ class TrainingSettings:
     run: str | None = None
     """Run to continue with --resume: a folder's name, such as 0001-shuffled, or its number."""
 
-    MAY_CHANGE = ("runs", "epochs", "minutes", "picture_epochs", "checkpoint_minutes", "keep_checkpoints")
+    MAY_CHANGE = (
+        "runs", "epochs", "minutes", "picture_epochs", "score_epochs", "features",
+        "checkpoint_minutes", "keep_checkpoints",
+    )  # fmt: skip
 
     def check(self):
         """Raise SettingError for the first value out of its range."""
         at_least = {
             "epochs": 1, "batch_size": 2, "latent_dim": 1, "width": 1, "seed": 0,
-            "picture_epochs": 1, "keep_checkpoints": 1,
+            "picture_epochs": 1, "score_epochs": 1, "keep_checkpoints": 1,
         }  # fmt: skip
         for name, least in at_least.items():
             if getattr(self, name) < least:
@@ -147,11 +162,17 @@ def find_generator(named=None, runs=Path("saved_models")):
     return path
 
 
+def load_facts(run_dir):
+    """Return what a run's settings.json holds: "settings", "frame_shape", "frame_count", "growth" and more."""
+    return json.loads((run_dir / "settings.json").read_text())
+
+
 def load_settings(run_dir):
     """Return the TrainingSettings a run was started with."""
-    saved = json.loads((run_dir / "settings.json").read_text())["settings"]
+    saved = load_facts(run_dir)["settings"]
     known = {field.name: saved[field.name] for field in fields(TrainingSettings) if field.name in saved}
-    return TrainingSettings(**known | {"frames": Path(known["frames"]), "runs": run_dir.parent})
+    features = saved.get("features") and Path(saved["features"])
+    return TrainingSettings(**known | {"frames": Path(known["frames"]), "runs": run_dir.parent, "features": features})
 
 
 def settings_as_json(settings, **facts):
@@ -161,7 +182,7 @@ def settings_as_json(settings, **facts):
 
 def refuse_other_frames(run_dir, frame_count, frame_shape):
     """Raise SettingError where a run to resume was trained on frames of another number or size."""
-    saved = json.loads((run_dir / "settings.json").read_text())
+    saved = load_facts(run_dir)
     if [saved["frame_count"], saved["frame_shape"]] != [frame_count, list(frame_shape)]:
         raise SettingError(
             f"{run_dir.name} was trained on {saved['frame_count']} frames of {saved['frame_shape']}, and now --frames "

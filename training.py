@@ -2,11 +2,13 @@
 
 saved_models/0001-shuffled/
     settings.json     the settings, and what the frames were
-    metrics.csv       losses and speed of every epoch
+    metrics.csv       losses and speed of every epoch, scores of every few
     logs/             the same for TensorBoard
     samples/          real.png, epoch-0005.png and so on (always the same latents), latest.png
     checkpoints/      step-00000420.weights.h5: both networks, optimizer, average, step
     generator.keras   the averaged generator, ready for inference
+    best_generator.keras   the same when it scored best
+    trouble.log       what went wrong and was mended, if anything did
 """
 
 import csv
@@ -25,11 +27,19 @@ import numpy as np
 from keras.callbacks import Callback, TensorBoard
 from tqdm import tqdm
 
-from frames import check_frames, list_frames, read_frame, replacing, tile, to_float, to_uint8, write_frame
+from frames import check_frames, fit_frame, list_frames, read_frame, replacing, tile, to_float, to_uint8, write_frame
 from gan import build_gan
-from settings import InputError, SettingError, find_run, new_run_dir, refuse_other_frames, settings_as_json
+from metrics import extract_features, kernel_distance, load_network, sliced_wasserstein, spread
+from models import smaller_shapes
+from settings import InputError, SettingError, find_run, load_facts, new_run_dir, refuse_other_frames, settings_as_json
 
 SAMPLES = 16  # pictures in a grid of samples, 4 x 4
+SCORED = 100  # frames that are scored during training
+# Signs of trouble:
+WON = 0.01  # the discriminator's loss over an epoch: there is nothing left to learn from it
+VARIED, COLLAPSED = 0.4, 0.15  # spread of the fakes, against the real frames': once above the first, below the second
+SATURATED = 0.8  # part of the generator's values that are black or white
+SIZE_IMAGES = 150_000  # what a size below the frames' own is trained on at most
 
 
 def train(settings):
@@ -46,16 +56,19 @@ def train(settings):
     last_step = settings.epochs * steps_per_epoch
 
     add_up_in_order()
+    network = load_network(settings.features) if settings.features else None
     gan = build_gan(settings, frame_shape)
     if settings.resume:
         run_dir = find_run(settings.runs, settings.run)
         refuse_other_frames(run_dir, len(paths), frame_shape)
+        growth = load_facts(run_dir)["growth"]  # as planned at the start, whatever --epochs is now
         load_newest_checkpoint(gan, run_dir)
         if int(gan.step) >= last_step:
             raise SettingError(f"{run_dir} has had its {settings.epochs} epochs: ask for more with --epochs.")
     else:
         run_dir = new_run_dir(settings.runs, settings.name)
-    facts = {"frame_shape": frame_shape, "frame_count": len(paths), "keras": keras.__version__}
+        growth = plan_growth(settings, frame_shape, len(paths))
+    facts = {"frame_shape": frame_shape, "frame_count": len(paths), "growth": growth, "keras": keras.__version__}
     with replacing(run_dir / "settings.json") as partial:  # of a resumed run too: --epochs may have changed
         lasting = replace(settings, resume=False, run=None)
         partial.write_text(settings_as_json(lasting, **facts, backend=keras.backend.backend()))
@@ -63,33 +76,34 @@ def train(settings):
     doing = "resuming" if settings.resume else "training"
     print("{} {}: {} frames of {}x{}".format(doing, run_dir, len(paths), *frame_shape[:2]))
 
-    samples = Samples(run_dir, settings)
-    samples.draw_real(paths)
-    checkpoints = Checkpoints(run_dir, settings)
     stop = Stop(settings.minutes)
+    metrics = Metrics(run_dir / "metrics.csv", first_step, steps_per_epoch, settings)
+    samples = Samples(run_dir, settings, paths)
+    checkpoints = Checkpoints(run_dir, settings, samples)
+    if not settings.resume:
+        checkpoints.save(gan)  # the first to fall back on
     callbacks = [
         Progress(first_step, last_step, steps_per_epoch, stop),
-        Metrics(run_dir / "metrics.csv", first_step, steps_per_epoch, settings),
+        checkpoints,
+        Scores(run_dir, settings, paths, network, metrics.rows),
+        metrics,
         *([TensorBoard(run_dir / "logs", write_graph=False)] if find_spec("tensorflow") else []),
         samples,
-        checkpoints,
         stop,
     ]
-    # An epoch that was interrupted is finished first; then come the whole ones.
-    epoch, done = divmod(first_step, steps_per_epoch)
-    spans = [(epoch, epoch + 1, steps_per_epoch - done), (epoch + 1, settings.epochs, steps_per_epoch)]
-    if not done:
-        spans = [(epoch, settings.epochs, steps_per_epoch)]
     with stop.on_signals():
-        for start, end, steps in spans:
-            if start < end and not stop.asked:
-                data = batches(paths, settings, int(gan.step))
-                gan.fit(
-                    data, initial_epoch=start, epochs=end, steps_per_epoch=steps,
-                    shuffle=False, verbose=0, callbacks=callbacks,
+        for (start, shape), (end, _) in zip(growth, [*growth[1:], (settings.epochs, None)], strict=True):
+            end = min(end, settings.epochs)
+            while start <= int(gan.step) // steps_per_epoch < end and not stop.asked:
+                epoch, done = divmod(int(gan.step), steps_per_epoch)
+                data = batches(paths, settings, int(gan.step), shape)
+                gan.make_train_function(force=True)  # for frames of another size
+                gan.fit(  # first the rest of an epoch that was interrupted, then the whole ones
+                    data, initial_epoch=epoch, epochs=epoch + 1 if done else end, shuffle=False, verbose=0,
+                    steps_per_epoch=steps_per_epoch - done, callbacks=callbacks,
                 )  # fmt: skip
-    checkpoints.save(gan)
-    samples.draw(gan, "latest")
+    checkpoints.save_or_go_back(gan)
+    samples.write(gan, "latest")
     print(f"{stop.reason or 'finished'} at epoch {int(gan.step) / steps_per_epoch:.2f} of {settings.epochs}.")
     print(f"Pictures: {run_dir / 'samples'}. Generator: {run_dir / 'generator.keras'}.")
     if int(gan.step) < last_step:
@@ -110,8 +124,18 @@ def add_up_in_order():
             tensorflow.config.experimental.enable_op_determinism()
 
 
-def batches(paths, settings, step):
-    """Yield the batches of a training from `step` on, without end.
+def plan_growth(settings, frame_shape, frame_count):
+    """Return (first epoch, frame shape) of each size that is trained, smallest first.
+
+    Each size but the last has a quarter of the epochs, but no more than SIZE_IMAGES images.
+    """
+    shapes = smaller_shapes(frame_shape) if settings.grow else [frame_shape]
+    share = min(settings.epochs // 4, math.ceil(SIZE_IMAGES / frame_count))
+    return [(share * number, shape) for number, shape in enumerate(shapes)]
+
+
+def batches(paths, settings, step, frame_shape):
+    """Yield the batches of a training from `step` on, without end, with frames scaled to frame_shape.
 
     Batch number `step` is a function of the seed and that number alone, on every backend: so a resumed
     training sees the frames and latents it would have seen. Each is a tuple of one dictionary as GAN reads it.
@@ -124,7 +148,8 @@ def batches(paths, settings, step):
         if settings.shuffle and epoch != order_epoch:
             order, order_epoch = np.random.default_rng((settings.seed, 0, epoch)).permutation(len(paths)), epoch
         start = min(batch * settings.batch_size, len(paths) - settings.batch_size)
-        frames = np.stack([read_frame(paths[index]) for index in order[start : start + settings.batch_size]])
+        chosen = [read_frame(paths[index]) for index in order[start : start + settings.batch_size]]
+        frames = np.stack([fit_frame(frame, *frame_shape[:2]) for frame in chosen])
         latents = np.random.default_rng((settings.seed, 1, step)).standard_normal(
             (settings.batch_size, settings.latent_dim), "float32"
         )
@@ -158,73 +183,151 @@ class Metrics(Callback):
     Keras's CSVLogger would write a stopped epoch twice, and keep rows that a resumed run writes again.
     """
 
-    COLUMNS = ("epoch", "step", "d_loss", "g_loss", "images_per_second")
+    COLUMNS = ("epoch", "step", "d_loss", "g_loss", "images_per_second", "kid", "sliced_wasserstein", "spread")
 
     def __init__(self, path, first_step, steps_per_epoch, settings):
         super().__init__()
         self.path, self.step = path, first_step
         self.steps_per_epoch, self.batch_size = steps_per_epoch, settings.batch_size
-        rows = [row for row in self._read() if int(row["step"]) <= first_step]
+        self.rows = [row for row in self._read() if int(row["step"]) <= first_step]
         with replacing(path) as partial, open(partial, "w", newline="") as file:
-            csv.writer(file).writerows([self.COLUMNS, *(row.values() for row in rows)])
+            csv.writer(file).writerows([self.COLUMNS, *(row.values() for row in self.rows)])
 
     def on_epoch_begin(self, epoch, logs=None):
         self.began, self.step_before = time.monotonic(), self.step
 
     def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
+        self.step, self.ended = self.step + 1, time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
         images = (self.step - self.step_before) * self.batch_size
-        logs["images_per_second"] = images / (time.monotonic() - self.began)  # for TensorBoard too
+        logs["images_per_second"] = images / (self.ended - self.began)  # for TensorBoard too
         row = {"epoch": self.step / self.steps_per_epoch, "step": self.step} | logs
         with open(self.path, "a", newline="") as file:
-            csv.writer(file).writerow([f"{float(row[name]):.6g}" for name in self.COLUMNS])
+            csv.writer(file).writerow([f"{float(row[name]):.6g}" if name in row else "" for name in self.COLUMNS])
 
     def _read(self):
         if not self.path.exists():
             return []
-        with open(self.path, newline="") as file:
-            return [row for row in csv.DictReader(file) if row["images_per_second"]]  # not one that a kill cut short
+        with open(self.path, newline="") as file:  # not a row that a kill cut short
+            return [row for row in csv.DictReader(file) if row["spread"] is not None]
+
+
+class Scores(Callback):
+    """Scores the averaged generator every few epochs, beside its losses, and keeps the generator that scored best.
+
+    The best is that of the lowest KID, or without a feature network of the lowest sliced Wasserstein distance.
+    """
+
+    def __init__(self, run_dir, settings, paths, network, rows):
+        super().__init__()
+        self.path, self.every, self.network = run_dir / "best_generator.keras", settings.score_epochs, network
+        self.last = settings.epochs
+        self.by = "kid" if network else "sliced_wasserstein"
+        self.best = min((float(row[self.by]) for row in rows if row[self.by]), default=math.inf)
+        self.real = read_evenly(paths, SCORED)
+        self.features = extract_features(self.real, network) if network else None
+        random = np.random.default_rng((settings.seed, 3))
+        self.latents = random.standard_normal((len(self.real), settings.latent_dim), "float32")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every and epoch + 1 < self.last:
+            return
+        fakes = draw(self.model, self.latents)
+        if self.network:
+            logs["kid"] = kernel_distance(self.features, extract_features(fakes, self.network))[0]
+        logs["sliced_wasserstein"] = float(np.mean(sliced_wasserstein(self.real, fakes)))
+        logs["spread"] = spread(fakes, self.real)
+        if logs[self.by] < self.best:
+            self.best = logs[self.by]
+            with replacing(self.path) as partial:
+                self.model.ema_generator.save(partial)
 
 
 class Samples(Callback):
     """Draws the same latents every few epochs, beside a picture of real frames."""
 
-    def __init__(self, run_dir, settings):
+    def __init__(self, run_dir, settings, paths):
         super().__init__()
         self.folder, self.every = run_dir / "samples", settings.picture_epochs
         self.folder.mkdir(exist_ok=True)
-        random = np.random.default_rng((settings.seed, 2))
-        self.latents = random.standard_normal((SAMPLES, settings.latent_dim), "float32")
+        self.latents = np.random.default_rng((settings.seed, 2)).standard_normal(
+            (SAMPLES, settings.latent_dim), "float32"
+        )
+        self.real = read_evenly(paths, SAMPLES)
+        write_frame(self.folder / "real.png", tile(self.real, 4))
 
-    def draw_real(self, paths):
-        """Write real.png: frames evenly spaced in time, as many as there are samples."""
-        chosen = np.linspace(0, len(paths) - 1, SAMPLES).round().astype(int)
-        write_frame(self.folder / "real.png", tile(np.stack([read_frame(paths[index]) for index in chosen]), 4))
-
-    def draw(self, gan, name):
+    def write(self, gan, name):
         """Write a picture of the fixed latents by the averaged generator."""
-        frames = to_uint8(gan.ema_generator.predict(self.latents, batch_size=SAMPLES, verbose=0))
-        write_frame(self.folder / f"{name}.png", tile(frames, 4))
+        write_frame(self.folder / f"{name}.png", tile(draw(gan, self.latents), 4))
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every == 0:
-            self.draw(self.model, f"epoch-{epoch + 1:04}")
+            self.write(self.model, f"epoch-{epoch + 1:04}")
 
 
 class Checkpoints(Callback):
-    """Saves everything the training needs to go on, and the generator, every few minutes."""
+    """Saves everything the training needs to go on, and the generator, every few minutes, if all is well.
 
-    def __init__(self, run_dir, settings):
+    In trouble it goes back to the last checkpoint instead, softens the training and goes on: with the frames and
+    latents that come next, so that it does not walk into the same trouble again.
+    """
+
+    def __init__(self, run_dir, settings, samples):
         super().__init__()
-        self.run_dir, self.keep = run_dir, settings.keep_checkpoints
+        self.run_dir, self.keep, self.samples = run_dir, settings.keep_checkpoints, samples
         self.every, self.saved = 60 * settings.checkpoint_minutes, time.monotonic()
+        self.bounded_loss, self.varied = settings.loss != "wasserstein-gp", False
         (run_dir / "checkpoints").mkdir(exist_ok=True)
 
     def on_train_batch_end(self, batch, logs=None):
         if time.monotonic() - self.saved > self.every:
-            self.save(self.model)
+            self.save_or_go_back(self.model)
+
+    def on_epoch_end(self, epoch, logs=None):
+        gan = self.model
+        if not np.isfinite([logs["d_loss"], logs["g_loss"]]).all():
+            self.go_back(gan, "the losses are no numbers any more")
+        elif self.bounded_loss and logs["d_loss"] < WON:
+            self.go_back(gan, "the discriminator has won, and the generator has nothing to learn from")
+        elif (epoch + 1) % self.samples.every == 0 and (reason := self.trouble(gan)):
+            self.go_back(gan, reason)
+
+    def trouble(self, gan):
+        """Return what is wrong with the GAN as it stands, if anything is."""
+        if not all(np.isfinite(keras.ops.convert_to_numpy(variable)).all() for variable in gan.variables):
+            return "the weights are no numbers any more"
+        frames = draw(gan, self.samples.latents, averaged=False)
+        extreme = ((frames < 3) | (frames > 252)).mean()
+        if extreme > SATURATED:
+            return f"the generator is saturated: {extreme:.0%} of its values are black or white"
+        now = spread(frames, self.samples.real)
+        if self.varied and now < COLLAPSED:
+            return f"the generator has collapsed: spread of its frames {now:.2f} of the real ones'"
+        self.varied = self.varied or now > VARIED
+        return None
+
+    def go_back(self, gan, reason):
+        """Load the last checkpoint, soften the training, say so and go on."""
+        step = int(gan.step)
+        loaded = load_newest_checkpoint(gan, self.run_dir)
+        gan.step.assign(step)
+        gan.soften()
+        text = (
+            f"step {step}: {reason}. Back to {loaded.name}, with learning rate "
+            f"{float(gan.optimizer.learning_rate):.3g} and penalty {float(gan.penalty):.3g} from here on."
+        )
+        tqdm.write(text)
+        with open(self.run_dir / "trouble.log", "a") as file:
+            file.write(text + "\n")
+        self.save(gan)
+
+    def save_or_go_back(self, gan):
+        """Save the GAN if it is sound, else go back to when it was."""
+        if reason := self.trouble(gan):
+            self.go_back(gan, reason)
+        else:
+            self.save(gan)
 
     def save(self, gan):
         """Write a checkpoint and generator.keras; only then delete the oldest checkpoints.
@@ -278,14 +381,28 @@ class Stop(Callback):
         tqdm.write("Stopping after this step and saving; press Ctrl-C again to stop at once, losing the last minutes.")
 
 
+def draw(gan, latents, averaged=True):
+    """Return what the averaged generator, or else the trained one, draws from latents, as uint8."""
+    generator = gan.ema_generator if averaged else gan.generator
+    return to_uint8(generator.predict(latents, batch_size=SAMPLES, verbose=0))
+
+
+def read_evenly(paths, count):
+    """Return `count` frames (fewer where there are fewer), evenly spaced in time, as one array."""
+    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
+    return np.stack([read_frame(paths[index]) for index in chosen])
+
+
 def load_newest_checkpoint(gan, run_dir):
-    """Load the newest checkpoint of a run; leave the GAN at its first step where a run has none yet."""
+    """Load and return the newest checkpoint of a run; leave the GAN at its first step where there is none yet."""
     paths = _checkpoints(run_dir)
-    if paths:
-        try:
-            gan.load_weights(paths[-1])
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{paths[-1]} is damaged ({error}): delete it to go on from the one before.") from error
+    if not paths:
+        return None
+    try:
+        gan.load_weights(paths[-1])
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{paths[-1]} is damaged ({error}): delete it to go on from the one before.") from error
+    return paths[-1]
 
 
 def _checkpoints(run_dir):

@@ -100,7 +100,7 @@ def dcgan_speed(paths, frame_shape, settings):
     run = replace(SETTINGS, batch_size=settings.batch_size)
     clock = Clock()
     build_gan(run, frame_shape).fit(
-        batches(paths, run, 0), steps_per_epoch=10**6, shuffle=False, verbose=0, callbacks=[clock]
+        batches(paths, run, 0, frame_shape), steps_per_epoch=10**6, shuffle=False, verbose=0, callbacks=[clock]
     )
     return settings.batch_size * clock.speed
 

@@ -8,47 +8,116 @@ import gan as gan_module
 from gan import GAN
 from models import build_discriminator, build_generator
 
-SHAPE = (16, 32, 3)
+SHAPE, SMALLER = (16, 32, 3), (8, 16, 3)
 
 
-def small_gan(optimizer, ema_decay=0.9, penalty=10.0):
+def small_gan(optimizer, ema_decay=0.9, penalty=10.0, loss="non-saturating", augment=False):
     keras.utils.set_random_seed(0)
-    gan = GAN(build_generator(4, SHAPE, 8), build_discriminator(SHAPE, 8), penalty, ema_decay, seed=0)
+    generator, discriminator = build_generator(4, SHAPE, 8), build_discriminator(SHAPE, 8)
+    generators = [build_generator(4, SMALLER, 8, generator), generator]
+    discriminators = [build_discriminator(SMALLER, 8, discriminator), discriminator]
+    gan = GAN(generators, discriminators, loss, penalty, augment, ema_decay, seed=0)
     gan.compile(optimizer=optimizer, jit_compile=False)
     return gan
 
 
-def random_batches(batch_size=8):
+def random_batches(batch_size=8, shape=SHAPE):
     random = np.random.default_rng(0)
     while True:
-        frames = random.uniform(-1, 1, (batch_size, *SHAPE)).astype("float32")
+        frames = random.uniform(-1, 1, (batch_size, *shape)).astype("float32")
         yield ({"frames": frames, "latents": random.standard_normal((batch_size, 4), "float32")},)
 
 
+def weights_of(network):
+    return [weight.numpy().copy() for weight in network.trainable_variables]
+
+
+@pytest.mark.parametrize("augment", [False, True])
 @pytest.mark.parametrize("mover", ["generator", "discriminator"])
-def test_each_loss_moves_only_its_own_network(mover, monkeypatch):
-    whole = gan_module.non_saturating
-    keep = (0.0, 1.0) if mover == "generator" else (1.0, 0.0)
-    monkeypatch.setattr(
-        gan_module,
-        "non_saturating",
-        lambda *logits: [part * loss for part, loss in zip(keep, whole(*logits), strict=True)],
-    )
-    gan = small_gan(keras.optimizers.SGD(1.0), penalty=0.0)
+@pytest.mark.parametrize("loss", gan_module.LOSSES)
+def test_each_loss_moves_only_its_own_network(loss, mover, augment):
+    gan = small_gan(keras.optimizers.SGD(1.0), penalty=0.0, loss=loss, augment=augment)
+    # What a size adds to the one below starts at zero, which would stop some gradients at the first step.
+    for layer in (gan.generator.get_layer("to_frames_2"), gan.discriminator.get_layer("conv_1")):
+        layer.kernel.assign(0.1 * keras.random.normal(layer.kernel.shape, seed=1))
+    whole, keep = gan.loss_function, (0.0, 1.0) if mover == "generator" else (1.0, 0.0)
+    gan.loss_function = lambda *logits: [part * loss for part, loss in zip(keep, whole(*logits), strict=True)]
     networks = {"generator": gan.generator, "discriminator": gan.discriminator}
-    before = {name: [w.numpy().copy() for w in network.trainable_variables] for name, network in networks.items()}
+    before = {name: weights_of(network) for name, network in networks.items()}
     gan.fit(random_batches(), steps_per_epoch=2, verbose=0)
     for name, network in networks.items():
-        after = [w.numpy() for w in network.trainable_variables]
-        moved = [(old != new).any() for old, new in zip(before[name], after, strict=True)]
-        assert all(moved) if name == mover else not any(moved)
+        moved = [(old != new).any() for old, new in zip(before[name], weights_of(network), strict=True)]
+        # A constant added to all logits changes no relativistic and no Wasserstein loss.
+        fixed = name == "discriminator" and loss in ("relativistic", "wasserstein-gp")
+        assert (all(moved[:-1]) and (fixed or moved[-1])) if name == mover else not any(moved)
 
 
-def test_losses_push_the_logits_the_right_way():
-    logits = {"real": np.full((4, 1), 2.0), "fake": np.full((4, 1), -1.0)}
-    d_loss, g_loss = gan_module.non_saturating(logits["real"], logits["fake"], logits["fake"])
-    np.testing.assert_allclose(float(d_loss), np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0)), rtol=1e-6)
-    np.testing.assert_allclose(float(g_loss), np.log1p(np.exp(1.0)), rtol=1e-6)
+def test_small_frames_train_the_parts_for_small_frames_only():
+    gan = small_gan(keras.optimizers.SGD(1.0))
+    for network, untouched in ((gan.generator, "to_frames_2"), (gan.discriminator, "from_frames_2")):
+        before = {layer.name: [w.numpy() for w in layer.trainable_variables] for layer in network.layers}
+        gan.fit(random_batches(shape=SMALLER), steps_per_epoch=1, verbose=0)
+        moved = {
+            layer.name: any(
+                (new.numpy() != old).any()
+                for new, old in zip(layer.trainable_variables, before[layer.name], strict=True)
+            )
+            for layer in network.layers
+        }
+        assert any(moved.values()) and not moved[untouched]
+
+
+@pytest.mark.parametrize(
+    ("loss", "d_expected", "g_expected"),
+    [
+        ("non-saturating", np.log1p(np.exp(-0.5)) + np.log1p(np.exp(-1.0)), np.log1p(np.exp(1.0))),
+        ("hinge", 0.5 + 0.0, 1.0),
+        ("least-squares", (0.25 + 1.0) / 2, 4.0 / 2),
+        ("wasserstein-gp", -1.5, 1.0),
+        ("relativistic", np.log1p(np.exp(-1.5)), np.log1p(np.exp(1.5))),
+    ],
+)
+def test_losses_have_their_papers_values(loss, d_expected, g_expected):
+    real, fake = np.full((4, 1), 0.5), np.full((4, 1), -1.0)
+    d_loss, g_loss = gan_module.LOSSES[loss][0](real, fake, fake)
+    np.testing.assert_allclose([float(d_loss), float(g_loss)], [d_expected, g_expected], rtol=1e-5)
+
+
+def test_one_centred_penalty_is_the_distance_of_the_slope_from_1():
+    steps = np.random.default_rng(0).standard_normal((200_000, 10))
+    for norm in (0.3, 1.0, 3.0):
+        gradient = np.full(10, norm / np.sqrt(10))
+        estimate = float(gan_module.one_centred((steps @ gradient)[:, None].astype("float32")))
+        np.testing.assert_allclose(estimate, (norm - 1) ** 2, atol=0.05)
+
+
+def test_augmentation_changes_colour_place_and_cuts_and_lets_gradients_through():
+    tf = pytest.importorskip("tensorflow")
+    frames = np.zeros((64, 16, 32, 3), "float32")
+    frames[:, 6:10, 14:18] = [0.9, 0.1, -0.5]
+    seed = keras.random.SeedGenerator(0)
+    variable = tf.Variable(frames)
+    with tf.GradientTape() as tape:
+        changed = gan_module.diff_augment(variable, seed)
+        total = tf.reduce_sum(changed)
+    changed, gradient = changed.numpy(), tape.gradient(total, variable).numpy()
+    assert changed.shape == frames.shape and np.isfinite(gradient).all() and (gradient != 0).any((1, 2, 3)).all()
+    cut = (changed == 0).all(-1)
+    assert cut.any() and cut.mean() < 0.7
+    assert changed.std(0).max() > 0.1  # each in its own colours
+    places = set()
+    for _ in range(20):
+        bright = np.abs(gan_module.diff_augment(frames, seed).numpy() - frames[:, :1, :1]).mean((0, 3))
+        places.add(tuple(np.argwhere(bright > 0.5 * bright.max()).mean(0).round().astype(int)))
+    assert len(places) > 5
+    assert (
+        (
+            gan_module.diff_augment(frames, keras.random.SeedGenerator(1))
+            == gan_module.diff_augment(frames, keras.random.SeedGenerator(1))
+        )
+        .numpy()
+        .all()
+    )
 
 
 def test_penalty_is_the_squared_gradient_and_moves_only_the_discriminator(monkeypatch):
@@ -61,13 +130,14 @@ def test_penalty_is_the_squared_gradient_and_moves_only_the_discriminator(monkey
         logits = gan.discriminator(frames)
     exact = tf.reduce_sum(tape.gradient(logits, frames) ** 2) / 8
     monkeypatch.setattr(gan_module, "NOISE", 1e-3)
+    monkeypatch.setattr(gan_module, "PENALISED", 8)
     estimates = []
     for _ in range(200):
         scores = gan({"frames": frames, "latents": np.zeros((8, 4), "float32")}, training=True)
-        estimates.append(float(gan_module.gradient_penalty(scores["real"], scores["real_nearby"])))
+        estimates.append(float(gan_module.zero_centred((scores["real_nearby"] - scores["real"][:8]) / 1e-3)))
     np.testing.assert_allclose(np.mean(estimates), float(exact), rtol=0.15)
 
-    monkeypatch.setattr(gan_module, "non_saturating", lambda *logits: (0.0 * logits[0][0, 0], 0.0 * logits[2][0, 0]))
+    gan.loss_function = lambda *logits: (0.0 * logits[0][0, 0], 0.0 * logits[2][0, 0])
     before = [weight.numpy() for weight in gan.generator.trainable_variables]
     slope = gan.discriminator.get_weights()
     gan.fit(random_batches(), steps_per_epoch=2, verbose=0)
@@ -92,7 +162,8 @@ def test_average_follows_the_generator():
     assert not gan.ema_generator.trainable_variables
 
 
-def test_learns_the_colours_of_flat_frames():
+@pytest.mark.parametrize("loss", gan_module.LOSSES)
+def test_learns_the_colours_of_flat_frames(loss):
     colours = np.array([[0.8, -0.8, -0.8], [-0.8, 0.8, -0.8], [-0.8, -0.8, 0.8]], "float32")
     random = np.random.default_rng(0)
 
@@ -101,10 +172,10 @@ def test_learns_the_colours_of_flat_frames():
             frames = np.broadcast_to(colours[random.integers(3, size=24)][:, None, None], (24, *SHAPE))
             yield ({"frames": frames, "latents": random.standard_normal((24, 4), "float32")},)
 
-    gan = small_gan(keras.optimizers.Adam(1e-3, beta_1=0.5), ema_decay=0.98)
+    gan = small_gan(keras.optimizers.Adam(1e-3, beta_1=0.5), ema_decay=0.98, loss=loss)
     gan.fit(flat(), steps_per_epoch=600, verbose=0)
     fakes = gan.ema_generator.predict(random.standard_normal((200, 4)), verbose=0)
     distances = np.linalg.norm(fakes.mean((1, 2))[:, None] - colours, axis=-1)
-    assert np.median(distances.min(1)) < 0.5  # the colours are 2.3 apart
+    assert np.median(distances.min(1)) < 0.8  # the colours are 2.3 apart
     assert (np.bincount(distances.argmin(1), minlength=3) > 10).all()  # all three of them
     assert fakes.std((1, 2)).mean() < 0.4  # and flat

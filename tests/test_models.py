@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import REPO
 
-from models import build_discriminator, build_generator, count_halvings, load_generator
+from models import build_discriminator, build_generator, count_halvings, load_generator, smaller_shapes
 from settings import InputError
 
 KERAS2 = REPO / "tests" / "keras2"
@@ -35,6 +35,28 @@ def test_pyramid_is_wide_at_the_base_and_narrow_at_the_frame():
     assert shapes[0] == (5, 10, 32)
     channels = [shape[2] for shape in shapes]
     assert channels == sorted(channels, reverse=True) and channels[-1] == 4
+
+
+def test_smaller_networks_are_parts_of_larger_ones_and_growing_changes_nothing():
+    assert smaller_shapes((160, 320, 3)) == [(40, 80, 3), (80, 160, 3), (160, 320, 3)]
+    assert smaller_shapes((16, 32, 3)) == [(8, 16, 3), (16, 32, 3)]
+    random = np.random.default_rng(0)
+    shape, larger = (16, 32, 3), (32, 64, 3)
+    assert smaller_shapes((32, 64, 3))[1] == shape
+    generator, discriminator = build_generator(6, larger, 8), build_discriminator(larger, 8)
+    drawer, judge = build_generator(6, shape, 8, generator), build_discriminator(shape, 8, discriminator)
+    for whole, part in ((generator, drawer), (discriminator, judge)):
+        assert {id(weight) for weight in part.weights} < {id(weight) for weight in whole.weights}
+        whole.set_weights([4 * weight for weight in whole.get_weights()])
+
+    latents = random.standard_normal((5, 6), "float32")
+    before = drawer.predict(latents, verbose=0)
+    enlarged = keras.layers.UpSampling2D(interpolation="bilinear")(np.arctanh(before))
+    np.testing.assert_allclose(generator.predict(latents, verbose=0), np.tanh(enlarged), atol=1e-4)
+    frames = random.uniform(-1, 1, (5, *shape)).astype("float32")
+    logits = discriminator.predict(frames.repeat(2, 1).repeat(2, 2), verbose=0)
+    assert logits.std() > 0
+    np.testing.assert_allclose(logits, judge.predict(frames, verbose=0), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(180, 320), (100, 100), (7, 320), (160, 319), (1, 1), (4, 4)])
@@ -73,20 +95,24 @@ import numpy as np
 from pathlib import Path
 from settings import TrainingSettings
 from gan import build_gan
+from models import smaller_shapes
 from training import batches
 from frames import write_frame
 import tempfile
 folder = Path(tempfile.mkdtemp())
 for number in range(4):
-    write_frame(folder / f"{number}.png", np.full((8, 16, 3), 60 * number, "uint8"))
+    write_frame(folder / f"{number}.png", np.full((16, 32, 3), 60 * number, "uint8"))
 settings = TrainingSettings(batch_size=4, latent_dim=4, width=4)
-gan = build_gan(settings, (8, 16, 3))
+gan = build_gan(settings, (16, 32, 3))
 before = [weights.copy() for weights in gan.generator.get_weights()]
-gan.fit(batches(sorted(folder.iterdir()), settings, 0), steps_per_epoch=3, verbose=0)
-assert int(gan.step) == 3
+for shape in smaller_shapes((16, 32, 3)):
+    gan.make_train_function(force=True)
+    gan.fit(batches(sorted(folder.iterdir()), settings, int(gan.step), shape), steps_per_epoch=3, verbose=0)
+    assert np.isfinite(gan.generator.get_weights()[0]).all()
+assert int(gan.step) == 6
 assert any((old != new).any() for old, new in zip(before, gan.generator.get_weights()))
 frames = gan.ema_generator.predict(np.zeros((2, 4)), verbose=0)
-assert np.isfinite(frames).all() and frames.shape == (2, 8, 16, 3)
+assert np.isfinite(frames).all() and frames.shape == (2, 16, 32, 3)
 """
     environment = {"KERAS_BACKEND": backend, "PYTHONPATH": str(REPO), "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)

@@ -8,15 +8,17 @@ import time
 from types import SimpleNamespace
 
 import h5py
+import keras
 import numpy as np
 import pytest
-from conftest import REAL_VIDEOS, TINY, moving_picture, run, start
+from conftest import REAL_VIDEOS, TINY, moving_picture, run, start, write_frames
 
 from frames import list_frames, read_frame, to_float, write_frame
 from gan import build_gan
+from metrics import spread
 from models import load_generator
 from settings import InputError, TrainingSettings, load_settings
-from training import Checkpoints, batches
+from training import Checkpoints, Samples, batches, draw, load_newest_checkpoint, plan_growth, train
 
 SCRIPT = "train_unconditional_gan.py"
 
@@ -39,7 +41,7 @@ def assert_same_weights(first, second):
 
 def metrics(run_dir):
     with open(run_dir / "metrics.csv") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return [{name: float(value or "nan") for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def test_run_folder_holds_everything(trained, frames_dir):
@@ -48,7 +50,7 @@ def test_run_folder_holds_everything(trained, frames_dir):
     assert settings["settings"]["batch_size"] == 4 and settings["frame_shape"] == [16, 32, 3]
     assert [row["epoch"] for row in metrics(run_dir)] == [1, 2, 3]
     assert [row["step"] for row in metrics(run_dir)] == [3, 6, 9]
-    assert all(np.isfinite(list(row.values())).all() for row in metrics(run_dir))
+    assert all(np.isfinite([row["d_loss"], row["g_loss"]]).all() for row in metrics(run_dir))
     samples = sorted(path.name for path in (run_dir / "samples").iterdir())
     assert samples == ["epoch-0001.png", "epoch-0002.png", "epoch-0003.png", "latest.png", "real.png"]
     assert read_frame(run_dir / "samples/latest.png").shape == (64, 128, 3)
@@ -71,24 +73,24 @@ def test_saved_generator_is_the_average(trained):
 
 
 @pytest.mark.parametrize("script", [SCRIPT, "train_unconditional_gan_big.py"])
-def test_stopped_and_resumed_equals_uninterrupted(tmp_path, frames_dir, trained, script):
-    whole = trained[0]
-    if script != SCRIPT:
-        run(script, "--frames", frames_dir, "--runs", "whole", *TINY, "--epochs", 3, cwd=tmp_path)
-        whole = tmp_path / "whole/0001-ordered"
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path, frames_dir, script):
+    run(script, "--frames", frames_dir, "--runs", "whole", *TINY, "--epochs", 4, cwd=tmp_path)
+    (whole,) = (tmp_path / "whole").iterdir()
     process = start(
-        script, "--frames", frames_dir, "--runs", "parts", *TINY, "--epochs", 3, "--minutes", 1e-6, cwd=tmp_path
+        script, "--frames", frames_dir, "--runs", "parts", *TINY, "--epochs", 4, "--minutes", 1e-6, cwd=tmp_path
     )
     output = process.communicate(timeout=200)[0]
     assert process.returncode == 0 and "--resume" in output
     (part,) = (tmp_path / "parts").iterdir()
     assert metrics(part)[-1]["step"] == 1  # in the middle of the first epoch
     run(script, "--runs", "parts", "--resume", "--epochs", 2, cwd=tmp_path)
-    output = run(script, "--runs", "parts", "--resume", "--run", part.name, "--epochs", 3, cwd=tmp_path)
+    output = run(script, "--runs", "parts", "--resume", "--run", part.name, "--epochs", 4, cwd=tmp_path)
     assert "resuming" in output
-    assert json.loads((part / "settings.json").read_text())["settings"]["epochs"] == 3
+    facts = json.loads((part / "settings.json").read_text())
+    assert facts["settings"]["epochs"] == 4
+    assert facts["growth"] == [[0, [8, 16, 3]], [1, [16, 32, 3]]]  # stopped before, resumed across
     assert_same_weights(part, whole)
-    assert [row["step"] for row in metrics(part)] == [1, 3, 6, 9]
+    assert [row["step"] for row in metrics(part)] == [1, 3, 6, 9, 12]
     if script == SCRIPT:
         assert (read_frame(part / "samples/latest.png") == read_frame(whole / "samples/latest.png")).all()
 
@@ -218,11 +220,109 @@ def test_unwritable_and_full_folders_are_told_and_lose_nothing(tmp_path, frames_
     gan = build_gan(settings, (16, 32, 3))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
     with pytest.raises(InputError, match="--resume --run 0001-shuffled"):
-        Checkpoints(run_dir, settings).save(gan)
+        Checkpoints(run_dir, settings, None).save(gan)
     assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
     monkeypatch.undo()
-    Checkpoints(run_dir, settings).save(gan)
+    Checkpoints(run_dir, settings, None).save(gan)
     assert len(list(run_dir.rglob("*.h5"))) == 2
+
+
+def test_scores_are_logged_and_the_best_generator_kept(tmp_path, frames_dir, trained):
+    features = tmp_path / "network.keras"
+    pixels = keras.Input((16, 32, 3))
+    keras.Model(pixels, keras.layers.AveragePooling2D(4)(keras.layers.Rescaling(1 / 255)(pixels))).save(features)
+    arguments = (*TINY, "--epochs", 5, "--score-epochs", 2, "--features", features)
+    run(SCRIPT, "--frames", frames_dir, *arguments, cwd=tmp_path)
+    run_dir = tmp_path / "saved_models/0001-shuffled"
+    for column in ("kid", "sliced_wasserstein", "spread"):
+        assert np.isfinite([row[column] for row in metrics(run_dir)]).tolist() == [False, True, False, True, True]
+    load_generator(run_dir / "best_generator.keras")
+    best = (run_dir / "best_generator.keras").read_bytes()
+    if metrics(run_dir)[-1]["kid"] == min(row["kid"] for row in metrics(run_dir)[1::2]):
+        assert weights_of_file(run_dir / "best_generator.keras") == weights_of_file(run_dir / "generator.keras")
+    # A score that nothing will beat, of before the resume, keeps the generator that had it.
+    lines = (run_dir / "metrics.csv").read_text().splitlines()
+    cells = lines[-1].split(",")
+    cells[lines[0].split(",").index("kid")] = "-1000"
+    (run_dir / "metrics.csv").write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
+    run(SCRIPT, "--resume", "--epochs", 8, cwd=tmp_path)
+    assert (run_dir / "best_generator.keras").read_bytes() == best
+    assert "cannot be loaded" in run(
+        SCRIPT, "--frames", frames_dir, "--features", frames_dir / "000000.jpg", *TINY, cwd=tmp_path, expect=1
+    )
+
+
+def weights_of_file(path):
+    return [weight.numpy().tolist() for weight in load_generator(path).weights]
+
+
+def nan(gan):
+    gan.generator.get_layer("dense").kernel.assign(np.nan * gan.generator.get_layer("dense").kernel)
+
+
+def collapse(gan):
+    gan.generator.get_layer("dense").kernel.assign(0 * gan.generator.get_layer("dense").kernel)
+
+
+def saturate(gan):
+    gan.generator.get_layer("to_frames_2").bias.assign([50.0, 50.0, -50.0])
+
+
+def win(gan):
+    gan.loss_function = lambda real, fake, frozen: (0 * keras.ops.mean(real), keras.ops.mean(-frozen))
+    gan.make_train_function(force=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"), [(nan, "no numbers"), (collapse, "collapsed"), (saturate, "saturated"), (win, "has won")]
+)
+def test_trouble_is_mended_and_the_training_ends_by_itself(tmp_path, monkeypatch, fault, told):
+    colours = np.random.default_rng(0).integers(0, 256, (12, 1, 1, 3)).astype("uint8")
+    (tmp_path / "frames").mkdir()
+    write_frames(tmp_path / "frames", np.broadcast_to(colours, (12, 16, 32, 3)))
+    settings = TrainingSettings(
+        frames=tmp_path / "frames", runs=tmp_path, epochs=60, batch_size=4, latent_dim=8, width=4, picture_epochs=1,
+        learning_rate=2e-3, checkpoint_minutes=0.01, ema_decay=0.9,
+    )  # fmt: skip
+    write = Samples.on_epoch_end
+    done = []
+
+    def break_once(samples, epoch, logs=None):
+        write(samples, epoch, logs)
+        if epoch == 40 and not done:
+            done.append(samples.model.loss_function)
+            fault(samples.model)
+        elif epoch == 42 and fault is win:
+            samples.model.loss_function = done[0]
+            samples.model.make_train_function(force=True)
+
+    monkeypatch.setattr(Samples, "on_epoch_end", break_once)
+    run_dir = train(settings)
+    log = (run_dir / "trouble.log").read_text()
+    assert told in log and "learning rate" in log, log
+    gan = build_gan(settings, (16, 32, 3))
+    load_newest_checkpoint(gan, run_dir)
+    assert float(gan.optimizer.learning_rate) < settings.learning_rate and float(gan.penalty) > settings.penalty
+    fakes = draw(gan, np.random.default_rng(1).standard_normal((50, 8), "float32"))
+    assert all(np.isfinite(weight).all() for weight in gan.get_weights())
+    assert spread(fakes, np.broadcast_to(colours, (12, 16, 32, 3))) > 0.2
+    assert metrics(run_dir)[-1]["step"] == 180 and np.isfinite(metrics(run_dir)[-1]["d_loss"])
+
+
+def test_a_training_that_must_explode_ends_with_a_sane_generator(tmp_path, frames_dir):
+    arguments = (*TINY, "--epochs", 12, "--learning-rate", 1e30, "--penalty", 0)
+    output = run(SCRIPT, "--frames", frames_dir, *arguments, cwd=tmp_path)
+    run_dir = tmp_path / "saved_models/0001-shuffled"
+    assert "Back to step-" in output and "no numbers" in (run_dir / "trouble.log").read_text()
+    assert all(np.isfinite(weight).all() for weight in load_generator(run_dir / "generator.keras").get_weights())
+
+
+def test_small_frames_come_first():
+    settings = TrainingSettings(epochs=500)
+    sizes = [(40, 80, 3), (80, 160, 3), (160, 320, 3)]
+    assert plan_growth(settings, (160, 320, 3), 336) == list(zip([0, 125, 250], sizes, strict=True))
+    assert plan_growth(settings, (160, 320, 3), 10_000) == list(zip([0, 15, 30], sizes, strict=True))
+    assert plan_growth(TrainingSettings(grow=False), (160, 320, 3), 336) == [(0, (160, 320, 3))]
 
 
 @pytest.fixture
@@ -233,13 +333,13 @@ def paths(tmp_path):
 
 
 def test_ordered_batches_are_consecutive_frames(paths):
-    stream = batches(paths, TrainingSettings(shuffle=False, batch_size=4, latent_dim=3), 0)
+    stream = batches(paths, TrainingSettings(shuffle=False, batch_size=4, latent_dim=3), 0, (8, 16, 3))
     seen = [np.rint((next(stream)[0]["frames"][:, 0, 0, 0] + 1) * 127.5 / 25).astype(int).tolist() for _ in range(4)]
     assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [6, 7, 8, 9], [0, 1, 2, 3]]
 
 
 def test_shuffled_batches_show_every_frame_in_every_epoch_in_another_order(paths):
-    stream = batches(paths, TrainingSettings(batch_size=5, latent_dim=3), 0)
+    stream = batches(paths, TrainingSettings(batch_size=5, latent_dim=3), 0, (8, 16, 3))
     seen = [np.rint((next(stream)[0]["frames"][:, 0, 0, 0] + 1) * 127.5 / 25).astype(int).tolist() for _ in range(4)]
     assert sorted(seen[0] + seen[1]) == sorted(seen[2] + seen[3]) == list(range(10))
     assert seen[0] + seen[1] != seen[2] + seen[3] != list(range(10))
@@ -247,8 +347,8 @@ def test_shuffled_batches_show_every_frame_in_every_epoch_in_another_order(paths
 
 def test_a_batch_depends_on_seed_and_step_alone(paths):
     settings = TrainingSettings(batch_size=4, latent_dim=3, seed=5)
-    stream = batches(paths, settings, 0)
-    later = batches(paths, settings, 7)
+    stream = batches(paths, settings, 0, (8, 16, 3))
+    later = batches(paths, settings, 7, (8, 16, 3))
     for _ in range(7):
         next(stream)
     for _ in range(4):
@@ -257,8 +357,8 @@ def test_a_batch_depends_on_seed_and_step_alone(paths):
         assert (first["frames"] == second["frames"]).all() and (first["latents"] == second["latents"]).all()
         assert first["frames"].dtype == first["latents"].dtype == np.float32
         assert first["frames"].min() >= -1 and first["frames"].max() <= 1
-    other = next(batches(paths, TrainingSettings(batch_size=4, latent_dim=3, seed=6), 0))[0]
-    assert (other["latents"] != next(batches(paths, settings, 0))[0]["latents"]).all()
+    other = next(batches(paths, TrainingSettings(batch_size=4, latent_dim=3, seed=6), 0, (8, 16, 3)))[0]
+    assert (other["latents"] != next(batches(paths, settings, 0, (8, 16, 3)))[0]["latents"]).all()
 
 
 def test_frames_survive_the_way_in_and_out():

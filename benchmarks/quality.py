@@ -1,0 +1,137 @@
+"""Train recipes for equal times on the frames of a video, and score each against them.
+
+python benchmarks/quality.py --video walk.mp4 --minutes 60 --features efficientnet_lite0.keras
+
+Each recipe is scored twice, after a twelfth of the time and at the end, by its averaged generator. The folder
+of --output then holds scores.csv, a picture of the first sixteen latents for each, and the runs.
+"""
+
+import csv
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+
+from settings import InputError, SettingError, command_line
+
+REPO = Path(__file__).parent.parent
+STEPS = ("original", "dcgan", "dcgan, penalty", "relativistic", "relativistic, augment", "default")
+PLAIN = ("--loss", "non-saturating", "--penalty", "0", "--no-augment", "--no-grow")
+RECIPES = {  # options of train_unconditional_gan.py; each step of this project on top of those before it
+    "original": None,
+    "dcgan": PLAIN,
+    "dcgan, penalty": ("--loss", "non-saturating", "--no-augment", "--no-grow"),
+    "relativistic": ("--no-augment", "--no-grow"),
+    "relativistic, augment": ("--no-grow",),
+    "default": (),
+    "default, no augment": ("--no-augment",),
+    "default, non-saturating": ("--loss", "non-saturating"),
+    "default, hinge": ("--loss", "hinge"),
+    "default, least-squares": ("--loss", "least-squares"),
+    "default, wasserstein-gp": ("--loss", "wasserstein-gp"),
+}
+
+
+@dataclass(frozen=True)
+class QualitySettings:
+    """Settings of the benchmark."""
+
+    video: str = "data/drawn_walk.mp4"
+    """Video to take frames of 160x320 from."""
+    minutes: float = 60.0
+    """Time to train each recipe."""
+    recipes: tuple[str, ...] = STEPS
+    """What to compare: the default ones, or any of RECIPES at the top of this file."""
+    features: Path = Path("InceptionV3")
+    """Keras file of the feature network for KID and FID; by default Keras's InceptionV3 (96 MB, downloaded once)."""
+    seed: int = 0
+    """Seed of the trainings and of the scored fakes."""
+    output: Path = Path("quality")
+    """Folder for the table, the pictures and the runs."""
+
+
+def compare(settings):
+    """Train and score every recipe; print a row for each as soon as it is there."""
+    if unknown := [name for name in settings.recipes if name not in RECIPES]:
+        raise SettingError(f"--recipes knows no {unknown[0]!r}; it knows {', '.join(map(repr, RECIPES))}.")
+    from evaluate_unconditional_gan import score
+    from extract_frames import ExtractionSettings, extract
+    from frames import list_frames, read_frame, tile, to_uint8, write_frame
+    from inference_unconditional_gan import latent
+    from metrics import extract_features, load_network
+
+    folder = settings.output / "frames"
+    extract(ExtractionSettings(video=settings.video, frames=folder))
+    paths = list_frames(folder)
+    count = min(500, len(paths) // 2)
+    chosen = np.linspace(0, len(paths) - 1, 2 * count).round().astype(int)
+    frames = np.stack([read_frame(paths[index]) for index in chosen])
+    network = load_network(settings.features)
+    features = extract_features(frames, network)
+    write_frame(settings.output / "real.png", tile(frames[:: len(frames) // 16][:16], 4))
+
+    rows = []
+    for name in settings.recipes:
+        train = train_original if RECIPES[name] is None else train_ours
+        for minutes, images, generator in train(name, paths, settings):
+            latents = np.stack([latent(generator.input_shape[-1], settings.seed + index) for index in range(count)])
+            fakes = to_uint8(generator.predict(latents, batch_size=16, verbose=0))
+            write_frame(settings.output / f"{name} {minutes:g} min.png", tile(fakes[:16], 4))
+            scores = score(frames, fakes, features, extract_features(fakes, network))
+            if not rows:
+                rows.append(["recipe", "minutes", "images", *(title.strip() for title in scores)])
+                rows.append(["real against real", "", "", *(f"{floor:.2f}" for _, floor in scores.values())])
+                print(*(f"{cell:>12.12}" for cell in rows[0]), *(f"{cell:>12.12}" for cell in rows[1]), sep="\n")
+            rows.append([name, f"{minutes:g}", str(images), *(f"{fake:.2f}" for fake, _ in scores.values())])
+            print(f"{name:24}", *(f"{cell:>9}" for cell in rows[-1][1:]), flush=True)
+            with open(settings.output / "scores.csv", "w", newline="") as file:
+                csv.writer(file).writerows(rows)
+
+
+def train_ours(name, paths, settings):
+    """Train with this project's script; yield (minutes, images, generator) at a twelfth of the time and at the end."""
+    from models import load_generator
+
+    runs = settings.output / "runs"
+    command = [sys.executable, REPO / "train_unconditional_gan.py", "--runs", runs]
+    run_name = name.replace(", ", "-").replace(" ", "-")
+    # So many epochs that the minutes end the training; no scoring on the way, which would take of them.
+    first = ["--frames", paths[0].parent, "--name", run_name, "--seed", settings.seed, *RECIPES[name]]
+    first += ["--epochs", 10**6, "--score-epochs", 10**6, "--picture-epochs", 10**6]
+    minutes = 0.0
+    for more, options in ((settings.minutes / 12, first), (settings.minutes * 11 / 12, ["--resume"])):
+        done = subprocess.run(
+            [*map(str, command), *map(str, options), "--minutes", str(more)], capture_output=True, text=True
+        )
+        if done.returncode:
+            raise InputError(f"{name} failed:\n{done.stderr[-2000:]}")
+        minutes += more
+        run_dir = sorted(runs.glob(f"[0-9]*-{run_name}"))[-1]
+        with open(run_dir / "metrics.csv", newline="") as file:
+            step = int(list(csv.DictReader(file))[-1]["step"])
+        yield minutes, 16 * step, load_generator(run_dir / "generator.keras")
+
+
+def train_original(name, paths, settings):
+    """Train the original's recipe; yield (minutes, images, generator) at a twelfth of the time and at the end."""
+    from benchmarks.original import Original
+    from frames import read_frame, to_float
+
+    frames = to_float(np.stack([read_frame(path) for path in paths]))
+    original = Original(frames.shape[1:], seed=settings.seed)
+    spent, steps = 0.0, 0
+    for minutes in (settings.minutes / 12, settings.minutes):
+        while spent < 60 * minutes:
+            began = time.monotonic()
+            original.step(frames)
+            spent, steps = spent + time.monotonic() - began, steps + 1
+        yield minutes, original.batch_size * steps, original.generator
+
+
+if __name__ == "__main__":
+    command_line(compare, QualitySettings(), __doc__)
