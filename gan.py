@@ -71,7 +71,7 @@ class GAN(keras.Model):
         self.ema_generator.set_weights(self.generator.get_weights())
         self.ema_generator.trainable = False
         self.loss_function, self.penalty_function, self.penalised = LOSSES[loss]
-        self.augment, self.ema_decay = augment, ema_decay
+        self.augment, self.ema_decay = tuple(augment), ema_decay
         self.random = keras.random.SeedGenerator(seed)
         self.step = self.add_weight(shape=(), initializer="zeros", dtype="int32", trainable=False, name="step")
         # A variable, so that a training in trouble can be softened as it runs.
@@ -94,7 +94,7 @@ class GAN(keras.Model):
         generator, discriminator = self.generators[size], self.discriminators[size]
         fake = generator(batch["latents"], training=training)
         if self.augment:
-            real, fake = ops.split(diff_augment(ops.concatenate([real, fake]), self.random), 2)
+            real, fake = ops.split(diff_augment(ops.concatenate([real, fake]), self.augment, self.random), 2)
         frozen_weights = [ops.stop_gradient(weight) for weight in discriminator.trainable_variables]
         state = [variable.value for variable in discriminator.non_trainable_variables]
         fake_frozen, _ = discriminator.stateless_call(frozen_weights, state, fake, training=training)
@@ -209,27 +209,29 @@ LOSSES = {  # name: (loss, penalty, frames where the slope is penalised)
 }
 
 
-def diff_augment(frames, seed):
-    """Change frames (batch, height, width, channels) in colour, place and by a cut, so that gradients pass.
+def diff_augment(frames, changes, seed):
+    """Change frames (batch, height, width, channels) so that gradients pass: "colour", "translation", "cutout".
 
     DiffAugment (Zhao et al. 2020, arXiv:2006.10738). All frames of a batch are moved alike, by up to an eighth of
     their sides: a slice, which costs nothing, where a shift for each would cost a quarter of a step.
     """
     count, height, width = ops.shape(frames)[0], *frames.shape[1:3]
     amount = lambda least, most: keras.random.uniform((count, 1, 1, 1), least, most, seed=seed)  # noqa: E731
-    frames = frames + amount(-0.5, 0.5)
-    grey = ops.mean(frames, 3, keepdims=True)
-    frames = grey + amount(0.0, 2.0) * (frames - grey)
-    mean = ops.mean(frames, (1, 2, 3), keepdims=True)
-    frames = mean + amount(0.5, 1.5) * (frames - mean)
-
-    down, right = height // 8, width // 8
-    padded = ops.pad(frames, ((0, 0), (down, down), (right, right), (0, 0)))
-    top = keras.random.randint((), 0, 2 * down + 1, seed=seed)
-    left = keras.random.randint((), 0, 2 * right + 1, seed=seed)
-    frames = ops.slice(padded, (0, top, left, 0), ops.shape(frames))
-
-    rows, columns = ops.reshape(ops.arange(height), (1, -1, 1, 1)), ops.reshape(ops.arange(width), (1, 1, -1, 1))
-    away = ops.abs(ops.cast(rows, "float32") - height * amount(0.0, 1.0)) / height
-    aside = ops.abs(ops.cast(columns, "float32") - width * amount(0.0, 1.0)) / width
-    return ops.where((away < 0.25) & (aside < 0.25), 0.0, frames)
+    if "colour" in changes:
+        frames = frames + amount(-0.5, 0.5)
+        grey = ops.mean(frames, 3, keepdims=True)
+        frames = grey + amount(0.0, 2.0) * (frames - grey)
+        mean = ops.mean(frames, (1, 2, 3), keepdims=True)
+        frames = mean + amount(0.5, 1.5) * (frames - mean)
+    if "translation" in changes:
+        down, right = height // 8, width // 8
+        padded = ops.pad(frames, ((0, 0), (down, down), (right, right), (0, 0)))
+        top = keras.random.randint((), 0, 2 * down + 1, seed=seed)
+        left = keras.random.randint((), 0, 2 * right + 1, seed=seed)
+        frames = ops.slice(padded, (0, top, left, 0), ops.shape(frames))
+    if "cutout" in changes:
+        rows, columns = ops.reshape(ops.arange(height), (1, -1, 1, 1)), ops.reshape(ops.arange(width), (1, 1, -1, 1))
+        away = ops.abs(ops.cast(rows, "float32") - height * amount(0.0, 1.0)) / height
+        aside = ops.abs(ops.cast(columns, "float32") - width * amount(0.0, 1.0)) / width
+        frames = ops.where((away < 0.25) & (aside < 0.25), 0.0, frames)
+    return frames

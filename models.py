@@ -2,10 +2,11 @@
 
 Both networks are the same pyramid walked in opposite directions. At 160x320 and width 16:
 
-    latents ->  5x10x128 -> 10x20x80 -> 20x40x48 -> 40x80x32 -> 80x160x16 -> 160x320x3
-    frames  -> 80x160x16 -> 40x80x32 -> 20x40x48 ->  10x20x80 ->  5x10x128 -> one logit
+    latents ->  5x10x64 -> 10x20x48 -> 20x40x32 -> 40x80x24 -> 80x160x16 -> 160x320x3
+    frames  -> 80x160x16 -> 40x80x24 -> 20x40x32 ->  10x20x48 ->  5x10x64 -> one logit
 
-Every step halves or doubles both sides, and the wide layers are where the frames are small. Four things differ from
+Every step halves or doubles both sides. The widths fall slowly towards the frame, so that small frames cost a fraction
+of what large ones do; twice as wide below, the same time gave half the steps, and worse frames. Four things differ from
 the paper, since they drew better frames here in the same time:
 
 - The generator enlarges by repeating pixels and then convolves, where the paper's transposed convolution leaves a
@@ -30,7 +31,7 @@ from keras import layers
 from settings import InputError
 
 SMALLEST_BASE = 4  # DCGAN starts from 4x4
-WIDEST = 8  # the base is this many times as wide as the layer next to the frame
+WIDEST = 4  # the base is this many times as wide as the layer next to the frame
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}  # short memory: the networks never stand still
 SKIPS = 3  # how many sizes, the frame's own and the ones below, have a picture of their own
 

@@ -44,19 +44,19 @@ class TrainingSettings:
     latent_dim: int = 128
     """Numbers in a latent vector."""
     width: int = 16
-    """Channels next to the frame, in both networks; the smallest layer has eight times as many."""
+    """Channels next to the frame, in both networks; the smallest layer has four times as many."""
     loss: Literal["non-saturating", "hinge", "least-squares", "wasserstein-gp", "relativistic"] = "relativistic"
     """What the networks play for: gan.py explains each in a line."""
-    augment: bool = True
-    """Show the discriminator frames changed in colour, place and by a cut, real and fake alike, so that a short video
-    is not learned by heart."""
+    augment: tuple[Literal["colour", "translation", "cutout"], ...] = ("translation",)
+    """How the discriminator sees frames changed, real and fake alike, so that a short video is not learned by heart;
+    nothing after --augment: not at all."""
     grow: bool = True
     """Train on smaller frames first (from a quarter of the size), then on larger ones."""
     learning_rate: float = 4e-4
     """Adam's learning rate, for both networks."""
     beta_1: float = 0.5
     """Adam's first decay rate, for both networks."""
-    penalty: float = 10.0
+    penalty: float = 3.0
     """Weight of the penalty on the discriminator's slope (R1's gamma); more is steadier, and slower."""
     ema_decay: float = 0.999
     """How much of the averaged generator, which draws all pictures, survives a step."""
@@ -172,7 +172,8 @@ def load_settings(run_dir):
     saved = load_facts(run_dir)["settings"]
     known = {field.name: saved[field.name] for field in fields(TrainingSettings) if field.name in saved}
     features = saved.get("features") and Path(saved["features"])
-    return TrainingSettings(**known | {"frames": Path(known["frames"]), "runs": run_dir.parent, "features": features})
+    known |= {"frames": Path(known["frames"]), "runs": run_dir.parent, "features": features}
+    return TrainingSettings(**known | {"augment": tuple(known["augment"])})
 
 
 def settings_as_json(settings, **facts):

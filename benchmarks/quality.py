@@ -21,15 +21,16 @@ from settings import InputError, SettingError, command_line
 
 REPO = Path(__file__).parent.parent
 STEPS = ("original", "dcgan", "dcgan, penalty", "relativistic", "relativistic, augment", "default")
-PLAIN = ("--loss", "non-saturating", "--penalty", "0", "--no-augment", "--no-grow")
+PLAIN = ("--loss", "non-saturating", "--penalty", "0", "--augment", "--no-grow")
 RECIPES = {  # options of train_unconditional_gan.py; each step of this project on top of those before it
     "original": None,
     "dcgan": PLAIN,
-    "dcgan, penalty": ("--loss", "non-saturating", "--no-augment", "--no-grow"),
-    "relativistic": ("--no-augment", "--no-grow"),
+    "dcgan, penalty": ("--loss", "non-saturating", "--augment", "--no-grow"),
+    "relativistic": ("--augment", "--no-grow"),
     "relativistic, augment": ("--no-grow",),
     "default": (),
-    "default, no augment": ("--no-augment",),
+    "default, no augment": ("--augment",),
+    "default, augment more": ("--augment", "colour", "translation", "cutout"),
     "default, non-saturating": ("--loss", "non-saturating"),
     "default, hinge": ("--loss", "hinge"),
     "default, least-squares": ("--loss", "least-squares"),

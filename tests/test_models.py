@@ -32,7 +32,7 @@ def test_builds_any_size_that_halves_to_a_base(size):
 def test_pyramid_is_wide_at_the_base_and_narrow_at_the_frame():
     generator = build_generator(8, (160, 320, 3), width=4)
     shapes = [layer.output.shape[1:] for layer in generator.layers if isinstance(layer, keras.layers.ReLU)]
-    assert shapes[0] == (5, 10, 32)
+    assert shapes[0] == (5, 10, 16)
     channels = [shape[2] for shape in shapes]
     assert channels == sorted(channels, reverse=True) and channels[-1] == 4
 
