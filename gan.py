@@ -118,7 +118,8 @@ class GAN(keras.Model):
         """Return d_loss + g_loss + penalty, each of which has gradients for its own network only."""
         d_loss, g_loss = self.loss_function(y_pred["real"], y_pred["fake"], y_pred["fake_frozen"])
         slopes = [(y_pred[name + "_nearby"] - y_pred[name][:PENALISED]) / NOISE for name in self.penalised]
-        penalty = self.penalty / 2 * sum(map(self.penalty_function, slopes))
+        pixels = math.prod(x["frames"].shape[1:3])
+        penalty = self.penalty * (pixels / 1000) / 2 * sum(map(self.penalty_function, slopes))
         self.d_loss.update_state(d_loss)
         self.g_loss.update_state(g_loss)
         if training:
