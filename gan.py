@@ -31,6 +31,7 @@ def build_gan(settings, frame_shape):
         optimizer=keras.optimizers.Adam(
             settings.learning_rate,
             beta_1=settings.beta_1,
+            beta_2=settings.beta_2,
             # Far above any sound gradient. Its norm also makes every update wait for all gradients: TensorFlow
             # on the CPU changed weights in place that oneDNN was still reading, about once in 2,000 steps.
             global_clipnorm=1e4,
@@ -117,9 +118,10 @@ class GAN(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Return d_loss + g_loss + penalty, each of which has gradients for its own network only."""
         d_loss, g_loss = self.loss_function(y_pred["real"], y_pred["fake"], y_pred["fake_frozen"])
-        slopes = [(y_pred[name + "_nearby"] - y_pred[name][:PENALISED]) / NOISE for name in self.penalised]
-        pixels = math.prod(x["frames"].shape[1:3])
-        penalty = self.penalty * (pixels / 1000) / 2 * sum(map(self.penalty_function, slopes))
+        # A change that fills the frame is spread over more pixels in a larger one: so the slope counts alike in all.
+        step = NOISE / (math.prod(x["frames"].shape[1:3]) / 1000) ** 0.5
+        slopes = [(y_pred[name + "_nearby"] - y_pred[name][:PENALISED]) / step for name in self.penalised]
+        penalty = self.penalty / 2 * sum(map(self.penalty_function, slopes))
         self.d_loss.update_state(d_loss)
         self.g_loss.update_state(g_loss)
         if training:

@@ -54,10 +54,13 @@ class TrainingSettings:
     """Train on smaller frames first (from a quarter of the size), then on larger ones."""
     learning_rate: float = 4e-4
     """Adam's learning rate, for both networks."""
-    beta_1: float = 0.5
-    """Adam's first decay rate, for both networks."""
-    penalty: float = 3.0
-    """Weight of the penalty on the discriminator's slope (R1's gamma); more is steadier, and slower."""
+    beta_1: float = 0.0
+    """Adam's first decay rate, for both networks: of the gradient."""
+    beta_2: float = 0.99
+    """Adam's second decay rate, for both networks: of the gradient's square."""
+    penalty: float = 1.0
+    """Weight of the penalty on the discriminator's slope (R1's gamma, for each 1,000 pixels of a frame); more is
+    steadier, and slower."""
     ema_decay: float = 0.999
     """How much of the averaged generator, which draws all pictures, survives a step."""
     seed: int = 0
@@ -97,7 +100,7 @@ class TrainingSettings:
                 raise SettingError(f"--{_option(name)} must be more than 0, not {value}.")
         if not 0 <= self.penalty < float("inf"):
             raise SettingError(f"--penalty must be at least 0, not {self.penalty}.")
-        for name in ("beta_1", "ema_decay"):
+        for name in ("beta_1", "beta_2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingError(f"--{_option(name)} must be at least 0 and below 1, not {getattr(self, name)}.")
         if self.run is not None and not self.resume:

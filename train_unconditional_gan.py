@@ -16,8 +16,9 @@ SETTINGS = TrainingSettings(
     augment=("translation",),  # colour and cutout too: slower, and no better on 336 frames
     grow=True,
     learning_rate=4e-4,  # twice DCGAN's: learned as steadily here, and sooner
-    beta_1=0.5,  # DCGAN's
-    penalty=3.0,  # R1 and R2; 1 and 10 learned less in three minutes, and without it the discriminator wins
+    beta_1=0.0,  # no momentum: the other network has moved on; DCGAN's 0.5 learned more slowly here
+    beta_2=0.99,
+    penalty=1.0,  # R1 and R2; 0.3 learned alike, and without it the discriminator wins
 )
 
 

@@ -146,6 +146,18 @@ def test_penalty_is_the_squared_gradient_and_moves_only_the_discriminator(monkey
     assert any((old != new).any() for old, new in zip(slope, gan.discriminator.get_weights(), strict=True))
 
 
+def test_penalty_counts_alike_for_frames_of_every_size():
+    gan = small_gan(keras.optimizers.SGD(0.1), penalty=2.0)
+    logits = {name: np.zeros((4, 1), "float32") for name in ("real", "fake", "fake_frozen")}
+    logits["real_nearby"] = np.full((4, 1), 0.5 * gan_module.NOISE, "float32")
+    small, large = (
+        float(gan.compute_loss(x={"frames": np.zeros((4, *size, 3))}, y_pred=logits, training=False))
+        for size in ((20, 50), (40, 100))
+    )
+    flat = 3 * np.log(2)
+    np.testing.assert_allclose([small - flat, large - flat], [2.0 / 2 * 0.5**2, 4 * 2.0 / 2 * 0.5**2], rtol=1e-4)
+
+
 def test_average_follows_the_generator():
     gan = small_gan(keras.optimizers.SGD(0.1), ema_decay=0.3)
     expected = [weight.numpy() for weight in gan.generator.variables]
