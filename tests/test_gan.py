@@ -12,7 +12,7 @@ EVERYTHING = ("colour", "translation", "cutout")
 SHAPE, SMALLER = (16, 32, 3), (8, 16, 3)
 
 
-def small_gan(optimizer, ema_decay=0.9, penalty=10.0, loss="non-saturating", augment=()):
+def small_gan(optimizer, ema_decay=0.9, penalty=20.0, loss="non-saturating", augment=()):
     keras.utils.set_random_seed(0)
     generator, discriminator = build_generator(4, SHAPE, 8), build_discriminator(SHAPE, 8)
     generators = [build_generator(4, SMALLER, 8, generator), generator]

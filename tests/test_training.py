@@ -261,7 +261,8 @@ def nan(gan):
 
 
 def collapse(gan):
-    gan.generator.get_layer("dense").kernel.assign(0 * gan.generator.get_layer("dense").kernel)
+    for name in ("norm_0", "norm_1"):
+        gan.generator.get_layer(name).gamma.assign(0 * gan.generator.get_layer(name).gamma)
 
 
 def saturate(gan):
