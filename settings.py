@@ -58,7 +58,7 @@ class TrainingSettings:
     """Adam's first decay rate, for both networks: of the gradient."""
     beta_2: float = 0.99
     """Adam's second decay rate, for both networks: of the gradient's square."""
-    penalty: float = 1.0
+    penalty: float = 0.1
     """Weight of the penalty on the discriminator's slope (R1's gamma, for each 1,000 pixels of a frame); more is
     steadier, and slower."""
     ema_decay: float = 0.999

@@ -82,16 +82,21 @@ def compare(settings):
         for minutes, images, generator in train(name, paths, settings):
             latents = np.stack([latent(generator.input_shape[-1], settings.seed + index) for index in range(count)])
             fakes = to_uint8(generator.predict(latents, batch_size=16, verbose=0))
-            write_frame(settings.output / f"{name} {minutes:g} min.png", tile(fakes[:16], 4))
+            write_frame(settings.output / f"{name} {minutes:.3g} min.png", tile(fakes[:16], 4))
             scores = score(frames, fakes, features, extract_features(fakes, network))
             if not rows:
                 rows.append(["recipe", "minutes", "images", *(title.strip() for title in scores)])
                 rows.append(["real against real", "", "", *(f"{floor:.2f}" for _, floor in scores.values())])
-                print(*(f"{cell:>12.12}" for cell in rows[0]), *(f"{cell:>12.12}" for cell in rows[1]), sep="\n")
-            rows.append([name, f"{minutes:g}", str(images), *(f"{fake:.2f}" for fake, _ in scores.values())])
-            print(f"{name:24}", *(f"{cell:>9}" for cell in rows[-1][1:]), flush=True)
+                print(*map(as_line, rows), sep="\n")
+            rows.append([name, f"{minutes:.3g}", str(images), *(f"{fake:.2f}" for fake, _ in scores.values())])
+            print(as_line(rows[-1]), flush=True)
             with open(settings.output / "scores.csv", "w", newline="") as file:
                 csv.writer(file).writerows(rows)
+
+
+def as_line(row):
+    """Return a row of the table as a line of the screen."""
+    return f"{row[0]:24.24}" + "".join(f"{cell:>12.11}" for cell in row[1:])
 
 
 def train_ours(name, paths, settings):
