@@ -1,4 +1,4 @@
-"""Score a generator against the frames it was trained on, with real against real beside every score.
+"""Score a generator against the frames it was trained on, its walks too, with real against real beside every score.
 
 The newest run in saved_models: python evaluate_unconditional_gan.py
 
@@ -11,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from inference_unconditional_gan import latent
+from inference_unconditional_gan import latent, walk_latent, wander_latent
 from settings import SettingError, command_line, find_generator, load_settings
+
+WALKS, WALK_STEPS = 8, 64  # how many walks are scored, and how long
+WANDER_SPEEDS = [2.0**power for power in range(-8, 0)]  # tried, in latents a step, without a walk learned
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,14 @@ def evaluate(settings):
     found = nearest(features[1][:8], features[0])[1]
     settings.output.mkdir(parents=True, exist_ok=True)
     write_frame(settings.output / "nearest.png", tile(np.concatenate([fakes[:8], frames[found]]), 8))
+    scores |= score_motion(generator, paths, settings.seed)
     facts = {"generator": str(path), "frames": str(folder), "features": network.name, "count": count}
     with replacing(settings.output / "scores.json") as partial:
         partial.write_text(json.dumps(facts | scores, indent=2) + "\n")
     print(f"{'':24}{'fakes':>10}{'real against real':>20}")
     for name, (fake, floor) in scores.items():
-        print(f"{name:24}{fake:10.2f}{floor:20.2f}")
+        digits = 4 if name.startswith("motion") else 2
+        print(f"{name:24}{fake:10.{digits}f}{floor:20.{digits}f}")
     print(f"Above, 8 fakes; below, the real frame nearest to each: {settings.output / 'nearest.png'}.")
 
 
@@ -93,7 +98,7 @@ def score(frames, fakes, frame_features, fake_features):
             {
                 "KID x 1000": kid,
                 "    standard error": error,
-                "FID": metrics.frechet_distance(frame_features[::2], features),
+                "Keras-FID": metrics.frechet_distance(frame_features[::2], features),
                 "precision": precision,
                 "recall": recall,
                 "sliced Wasserstein": float(np.mean(metrics.sliced_wasserstein(frames[::2], part))),
@@ -102,6 +107,41 @@ def score(frames, fakes, frame_features, fake_features):
         )
     columns[0]["novelty"], columns[1]["novelty"] = metrics.memorisation(frame_features, fake_features), 1.0
     return {name: (columns[0][name], columns[1][name]) for name in columns[0]}
+
+
+def score_motion(generator, paths, seed):
+    """Return {name: (score of the walks, floor of real against real)}; empty where the frames are too few.
+
+    A generator that has not learned to walk is scored by its path through latent space, at its best speed.
+    """
+    from frames import read_frame, read_timeline, to_uint8
+    from metrics import motion, motion_distances
+    from models import steps_a_second
+
+    timeline = read_timeline(paths)
+    length = min(WALK_STEPS, len(paths) // WALKS)
+    starts = np.linspace(0, len(paths) - length, WALKS).astype(int)
+    starts = [start for start in starts if start + length <= timeline.scene_ends[start]]
+    if length < 8 or len(starts) < 2:
+        return {}
+    real = [np.stack([read_frame(path) for path in paths[start : start + length]]) for start in starts]
+    whole, floor = motion(real), motion_distances(motion(real[::2]), motion(real[1::2]))
+
+    def walk(latent_of):
+        latents = [latent_of(generator.input_shape[-1], seed + n, step) for n in range(len(starts)) for step in steps]
+        fakes = to_uint8(generator.predict(np.stack(latents), batch_size=16, verbose=0))
+        return motion(np.split(fakes, len(starts)))
+
+    steps = np.arange(length)
+    if steps_a_second(generator):
+        found = walk(walk_latent)
+    else:
+        tried = [walk(lambda *place, by=by: wander_latent(*place[:2], place[2] * by)) for by in WANDER_SPEEDS]
+        found = min(tried, key=lambda one: motion_distances(whole, one)["speed"])
+    distances = motion_distances(whole, found)
+    scores = {f"motion, {name}": (distances[name], floor[name]) for name in distances}
+    forward = [float((part["expansion"] > 0).mean()) for part in (found, whole)]
+    return scores | {"motion, steps forward": tuple(forward)}
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ Outside, on disk and on screen, a frame is (height, width, 3) uint8 RGB; inside 
 in [-1, 1]. Only this module converts between the two.
 """
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # before OpenCV: this project tells the errors itself
@@ -17,6 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from settings import InputError
+
+CUT = 20  # mean change of brightness, of 255, from one frame to the next that may be a cut
 
 
 def to_float(frames):
@@ -64,6 +68,45 @@ def check_frames(paths):
                 sizes = "{}x{}, not {}x{}".format(*other[:2], *shape[:2])
                 raise InputError(f"{path} is {sizes} as the frames before it: delete it, or extract the frames again.")
     return shape
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When the frames of a folder were filmed.
+
+    times: (count,) seconds; scene_ends: (count,) the index after the last frame of each frame's scene, within which
+    the camera moves on without a cut; step: seconds from a frame to the next one, as a rule.
+    """
+
+    times: np.ndarray
+    scene_ends: np.ndarray
+    step: float
+
+
+def read_timeline(paths):
+    """Return the Timeline of frames: their times as frames.json has them, their scenes parted at videos and hard cuts.
+
+    Frames without a frames.json are taken to be 30 a second. Raises InputError where it is damaged.
+    """
+    numbers = np.arange(len(paths))
+    times, videos = numbers / 30, np.zeros(len(paths), int)
+    index_file = paths[0].parent / "frames.json"
+    if index_file.exists():
+        try:
+            index = json.loads(index_file.read_text())
+            chosen = [int(path.stem) for path in paths]  # some may have been deleted
+            times, videos = np.array(index["time"])[chosen], np.array(index["video"])[chosen]
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise InputError(f"{index_file} does not fit the frames beside it: extract them again.") from error
+    with ThreadPoolExecutor() as pool:
+        thumbnails = np.stack(list(pool.map(lambda path: fit_frame(read_frame(path), 8, 16).astype("float32"), paths)))
+    changes = np.abs(np.diff(thumbnails, axis=0)).mean((1, 2, 3))
+    # A cut changes much, and far more than the walk does around it.
+    starts = (changes > CUT) & (changes > 4 * np.median(changes)) | (np.diff(videos) != 0)
+    ends = [*numbers[1:][starts], len(paths)]
+    steps = np.diff(times)[~starts]
+    scene_ends = np.array(ends)[np.searchsorted(ends, numbers, "right")]
+    return Timeline(times, scene_ends, float(np.median(steps)) if len(steps) else 1 / 30)
 
 
 def write_frame(path, frame):

@@ -6,25 +6,33 @@ import warnings
 import keras
 from keras import ops
 
-from models import build_discriminator, build_generator, smaller_shapes
+from models import build_discriminator, build_generator, rotate, smaller_shapes, step_angles
 from settings import SettingError
 
 NOISE = 0.05  # in frames' units of -1 to 1: how near a frame the penalty looks
 PENALISED = 4  # frames of a batch whose slopes are penalised; all of them would cost a quarter of the step more
 
 
-def build_gan(settings, frame_shape):
-    """Build and compile the adversarial model, its first weights drawn from the settings' seed."""
+def build_gan(settings, frame_shape, steps_a_second=None):
+    """Build and compile the adversarial model, its first weights drawn from the settings' seed.
+
+    `steps_a_second` is kept with a generator that learns to walk, from windows of more than one frame.
+    """
     keras.utils.set_random_seed(settings.seed)
     try:
-        generator = build_generator(settings.latent_dim, frame_shape, settings.width)
-        discriminator = build_discriminator(frame_shape, settings.width)
+        generator = build_generator(settings.latent_dim, frame_shape, settings.width, steps_a_second=steps_a_second)
+        # A window of frames is one picture of many channels, and one more that says how far they are apart.
+        channels = frame_shape[2] * settings.window + (settings.window > 1)
+        discriminator = build_discriminator((*frame_shape[:2], channels), settings.width)
         smaller = smaller_shapes(frame_shape)[:-1]
     except ValueError as error:
         raise SettingError(f"{settings.frames}: {error} Extract the frames again with --height and --width.") from None
     gan = GAN(
         [*(build_generator(settings.latent_dim, shape, settings.width, generator) for shape in smaller), generator],
-        [*(build_discriminator(shape, settings.width, discriminator) for shape in smaller), discriminator],
+        [
+            *(build_discriminator((*shape[:2], channels), settings.width, discriminator) for shape in smaller),
+            discriminator,
+        ],
         settings.loss, settings.penalty, settings.augment, settings.ema_decay, settings.seed,
     )  # fmt: skip
     gan.compile(
@@ -58,7 +66,9 @@ class GAN(keras.Model):
     last. The size of the frames decides which are trained.
 
     `fit` reads batches {"frames": (batch, height, width, channels) float32 in [-1, 1],
-    "latents": (batch, latent_dim) float32, standard normal}.
+    "latents": (batch, latent_dim) float32, standard normal}. To learn a walk it reads windows of frames, stacked on
+    channels (batch, height, width, window * channels), and "times": (batch, window) float32, the steps from the
+    first frame of a window to each. The fakes of a window are drawn from one latent, turned on by these steps.
 
     After Goodfellow et al. 2014 (arXiv:1406.2661) and Radford et al. 2016 (arXiv:1511.06434); the averaged
     generator after Karras et al. 2018 (arXiv:1710.10196).
@@ -93,12 +103,19 @@ class GAN(keras.Model):
         real = batch["frames"]
         size = [generator.output_shape[1] for generator in self.generators].index(real.shape[1])
         generator, discriminator = self.generators[size], self.discriminators[size]
-        fake = generator(batch["latents"], training=training)
+        times, latents = batch.get("times"), batch["latents"]
+        if times is None:
+            fake = generator(latents, training=training)
+        else:
+            angles = times[..., None] * step_angles(latents.shape[1]).astype("float32")
+            latents = ops.reshape(rotate(latents[:, None], angles), (-1, latents.shape[1]))
+            fake = stack_windows(generator(latents, training=training), times.shape[1])
         if self.augment:
             real, fake = ops.split(diff_augment(ops.concatenate([real, fake]), self.augment, self.random), 2)
         frozen_weights = [ops.stop_gradient(weight) for weight in discriminator.trainable_variables]
         state = [variable.value for variable in discriminator.non_trainable_variables]
-        fake_frozen, _ = discriminator.stateless_call(frozen_weights, state, fake, training=training)
+        fake_seen = with_times([fake], times)
+        fake_frozen, _ = discriminator.stateless_call(frozen_weights, state, fake_seen, training=training)
 
         judged = {"real": real, "fake": ops.stop_gradient(fake)}
         if "between" in self.penalised:
@@ -108,7 +125,7 @@ class GAN(keras.Model):
         for name in self.penalised:
             frames = judged[name][:PENALISED]
             judged[name + "_nearby"] = frames + NOISE * keras.random.normal(ops.shape(frames), seed=self.random)
-        logits, start = discriminator(ops.concatenate(list(judged.values())), training=training), 0
+        logits, start = discriminator(with_times(list(judged.values()), times), training=training), 0
         scores = {"fake_frozen": fake_frozen}
         for name, frames in judged.items():
             scores[name] = logits[start : start + ops.shape(frames)[0]]
@@ -155,6 +172,22 @@ class GAN(keras.Model):
         for average, weight in zip(self.ema_generator.variables, self.generator.variables, strict=True):
             average.assign(decay * average + (1.0 - decay) * ops.stop_gradient(weight))
         self.step.assign(self.step + 1)
+
+
+def stack_windows(frames, window):
+    """Stack frames (batch * window, height, width, channels) on channels: (batch, height, width, window * channels)."""
+    height, width, channels = frames.shape[1:]
+    frames = ops.transpose(ops.reshape(frames, (-1, window, height, width, channels)), (0, 2, 3, 1, 4))
+    return ops.reshape(frames, (-1, height, width, window * channels))
+
+
+def with_times(parts, times):
+    """Join batches of windows; give each a channel that says how far its frames are apart (none without times)."""
+    frames = ops.concatenate(parts)
+    if times is None:
+        return frames
+    length = ops.concatenate([times[: ops.shape(part)[0], -1] for part in parts])
+    return ops.concatenate([frames, ops.reshape(length / 8, (-1, 1, 1, 1)) * ops.ones_like(frames[..., :1])], -1)
 
 
 # Losses: logits (batch, 1) of real frames, of fakes, and of fakes with the discriminator frozen, to (d_loss, g_loss).
@@ -225,7 +258,8 @@ def diff_augment(frames, changes, seed):
     amount = lambda least, most: keras.random.uniform((count, 1, 1, 1), least, most, seed=seed)  # noqa: E731
     if "colour" in changes:
         frames = frames + amount(-0.5, 0.5)
-        grey = ops.mean(frames, 3, keepdims=True)
+        colours = ops.reshape(frames, (count, height, width, -1, 3))  # of each frame of a window
+        grey = ops.reshape(ops.mean(colours, -1, keepdims=True) * ops.ones_like(colours), ops.shape(frames))
         frames = grey + amount(0.0, 2.0) * (frames - grey)
         mean = ops.mean(frames, (1, 2, 3), keepdims=True)
         frames = mean + amount(0.5, 1.5) * (frames - mean)

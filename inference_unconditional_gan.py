@@ -1,4 +1,6 @@
-"""Draw from a saved generator: a grid of samples, single frames, and a walk through latent space.
+"""Draw from a saved generator: a grid of samples, single frames, and walks.
+
+A generator that learned how a walk moves walks; any other moves through latent space from picture to picture.
 
 The newest run in saved_models: python inference_unconditional_gan.py
 
@@ -13,7 +15,8 @@ import numpy as np
 from settings import SettingError, command_line, find_generator
 
 BATCH = 16  # frames drawn at once
-SECONDS_PER_LATENT = 2.0  # of a walk at --speed 1, from one random latent to the next
+SMOOTH = 15  # frames a second that look like motion
+SECONDS_PER_LATENT = 2.0  # at --speed 1, from one random latent to the next, without a walk
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class InferenceSettings:
     generator: Path | None = None
     """Run folder or Keras file (.keras, or .h5 of Keras 2 too); by default the newest run in saved_models."""
     output: Path = Path("output")
-    """Folder to write plot.png, frames/ and walk.mp4 to. Files of the same names there are replaced."""
+    """Folder to write plot.png, frames/, walk.mp4, walks.mp4 and strip.png to. Files of these names are replaced."""
     rows: int = 4
     """Rows of plot.png."""
     columns: int = 4
@@ -35,21 +38,24 @@ class InferenceSettings:
     truncation: float = 1.0
     """Below 1, latents are drawn nearer to the average: likelier frames, but more alike."""
     walk_seconds: float = 10.0
-    """Length of walk.mp4; 0 writes none."""
-    frame_rate: float = 30.0
-    """Frames a second of walk.mp4."""
+    """Length of walk.mp4 and walks.mp4; 0 writes neither, and no strip.png."""
+    walks: int = 3
+    """Walks side by side in walks.mp4 and strip.png (12 frames, 4 apart), of the seeds from --seed on."""
+    frame_rate: float | None = None
+    """Frames a second of the videos; by default as many as the frames a walk was learned from, else 30."""
     speed: float = 1.0
-    """Speed of the walk; 0.5 is slow motion."""
+    """Speed of the walks; 0.5 is slow motion."""
 
     def check(self):
         """Raise SettingError for the first value out of its range."""
-        ranges = {"rows": 1, "columns": 1, "count": 0, "seed": 0, "truncation": 0, "walk_seconds": 0}
+        ranges = {"rows": 1, "columns": 1, "count": 0, "seed": 0, "truncation": 0, "walk_seconds": 0, "walks": 1}
         for name, least in ranges.items():
             if not least <= getattr(self, name) < float("inf"):
                 raise SettingError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(self, name)}.")
         for name in ("frame_rate", "speed"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise SettingError(f"--{name.replace('_', '-')} must be more than 0, not {getattr(self, name)}.")
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise SettingError(f"--{name.replace('_', '-')} must be more than 0, not {value}.")
 
 
 SETTINGS = InferenceSettings(
@@ -64,24 +70,24 @@ SETTINGS = InferenceSettings(
 
 
 def infer(settings):
-    """Write plot.png, frames/*.png and walk.mp4 as `settings` say."""
+    """Write plot.png, frames/*.png, walk.mp4, walks.mp4 and strip.png as `settings` say."""
     settings.check()
     path = find_generator(settings.generator)
     from tqdm import tqdm  # late, as all that is heavy: --help should answer at once
 
-    from frames import replacing, to_uint8, write_frame, write_video
-    from models import load_generator
+    from frames import replacing, tile, to_uint8, write_frame, write_video
+    from models import load_generator, steps_a_second
 
     generator = load_generator(path)
     latent_dim = generator.input_shape[-1]
     (settings.output / "frames").mkdir(parents=True, exist_ok=True)
     print(f"drawing from {path}")
 
-    def draw(latents, total, doing):
-        """Yield uint8 frames of the latents, holding one batch at a time."""
+    def draw(latent_of, total, doing):
+        """Yield uint8 frames of latent_of(0), latent_of(1) and so on, holding one batch at a time."""
         for start in tqdm(range(0, total, BATCH), unit="batch", desc=doing):
             batch = np.zeros((BATCH, latent_dim), "float32")  # always full, so that a seed's picture never differs
-            wanted = [latents(index) for index in range(start, min(start + BATCH, total))]
+            wanted = [latent_of(index) for index in range(start, min(start + BATCH, total))]
             batch[: len(wanted)] = wanted
             yield from to_uint8(generator.predict_on_batch(batch * settings.truncation))[: len(wanted)]
 
@@ -92,13 +98,27 @@ def infer(settings):
     plot(written[0], list(draw(seeded, settings.rows * settings.columns, "plot")), settings)
     for index, frame in enumerate(draw(seeded, settings.count, "frames")):
         write_frame(written[1] / f"{settings.seed + index:06}.png", frame)
-    length = round(settings.walk_seconds * settings.frame_rate)
+
+    rate = steps_a_second(generator)
+    frame_rate = settings.frame_rate or (rate if rate and rate > SMOOTH else 30.0)
+    length, walks = round(settings.walk_seconds * frame_rate), settings.walks
+
+    def on_walk(number, index):
+        seconds = settings.speed * index / frame_rate
+        if rate:
+            return walk_latent(latent_dim, settings.seed + number, seconds * rate)
+        return wander_latent(latent_dim, settings.seed + number, seconds / SECONDS_PER_LATENT)
+
     if length:
-        step = settings.speed / settings.frame_rate / SECONDS_PER_LATENT
-        written.append(settings.output / "walk.mp4")
-        with replacing(written[-1]) as partial:
-            walk = draw(lambda index: walk_latent(latent_dim, settings.seed, index * step), length, "walk")
-            write_video(partial, walk, settings.frame_rate)
+        with replacing(settings.output / "walk.mp4") as partial:
+            write_video(partial, draw(lambda index: on_walk(0, index), length, "walk"), frame_rate)
+        together = draw(lambda index: on_walk(index % walks, index // walks), length * walks, "walks")
+        with replacing(settings.output / "walks.mp4") as partial:
+            rows = (np.concatenate(row, 1) for row in zip(*[together] * walks, strict=True))
+            write_video(partial, rows, frame_rate)
+        strip = list(draw(lambda index: on_walk(index // 12, index % 12 * 4), 12 * walks, "strip"))
+        write_frame(settings.output / "strip.png", tile(np.stack(strip), 12))
+        written += [settings.output / name for name in ("walk.mp4", "walks.mp4", "strip.png")]
     print(f"Pictures: {', '.join(map(str, written))}.")
 
 
@@ -107,8 +127,16 @@ def latent(latent_dim, *seed):
     return np.random.default_rng(seed).standard_normal(latent_dim, "float32")
 
 
-def walk_latent(latent_dim, seed, position):
-    """Return the latent at a position of an endless walk that meets a random latent at every whole number.
+def walk_latent(latent_dim, seed, step):
+    """Return the latent of a seed after so many steps, or parts of steps, of its walk."""
+    from models import rotate, step_angles
+
+    angles = step * step_angles(latent_dim) % (2 * np.pi)  # still exact after hours
+    return np.asarray(rotate(latent(latent_dim, seed), angles.astype("float32")))
+
+
+def wander_latent(latent_dim, seed, position):
+    """Return the latent at a position of an endless path that meets a random latent at every whole number.
 
     Between two of them it follows the great circle, so no frame of it is less likely than they are
     (slerp; White 2016, arXiv:1609.04468).

@@ -22,17 +22,20 @@ the paper, since they drew better frames here in the same time:
 
 import json
 import math
+import re
 from pathlib import Path
 
 import h5py
 import keras
-from keras import layers
+import numpy as np
+from keras import layers, ops
 
 from settings import InputError
 
 SMALLEST_BASE = 4  # DCGAN starts from 4x4
 WIDEST = 4  # the base is this many times as wide as the layer next to the frame
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}  # short memory: the networks never stand still
+PERIODS = 16, 3000  # steps in which the fastest and the slowest pair of a walking latent turn round
 SKIPS = 3  # how many sizes, the frame's own and the ones below, have a picture of their own
 
 
@@ -55,12 +58,13 @@ def count_halvings(frame_shape):
     return halvings
 
 
-def build_generator(latent_dim, frame_shape, width, part_of=None):
+def build_generator(latent_dim, frame_shape, width, part_of=None, steps_a_second=None):
     """Build the generator: latents in, frames out.
 
     latents: (batch, latent_dim) float32, standard normal. Returns frames (batch, height, width, channels)
     float32 in [-1, 1]. `width` is the number of channels just below the frame. With `part_of`, a generator of
     frames twice or four times as large, it is the part of that one which draws these frames, with its weights.
+    `steps_a_second` is kept with a generator that walks: a second of its walk is so many steps of `step_angles`.
     Raises ValueError for a frame_shape that does not halve to a base.
     """
     layer = _layers(part_of)
@@ -85,7 +89,9 @@ def build_generator(latent_dim, frame_shape, width, part_of=None):
             x = layer(layers.Conv2D, f"conv_{level}", widths[level - 1], 3, padding="same", use_bias=False)(x)
             x = layers.ReLU()(layer(layers.BatchNormalization, f"norm_{level}", **BATCH_NORM)(x))
     frames = layers.Activation("tanh", dtype="float32", name="frames")(frames)
-    return keras.Model(latents, frames, name="generator")
+    # In its name, since a Keras file has no other room that any Keras reads.
+    name = f"walker_{steps_a_second:.6g}" if steps_a_second else "generator"
+    return keras.Model(latents, frames, name=name)
 
 
 def build_discriminator(frame_shape, width, part_of=None):
@@ -113,6 +119,28 @@ def build_discriminator(frame_shape, width, part_of=None):
         x = layers.LeakyReLU(0.2)(layers.Add()(parts) if len(parts) > 1 else parts[0])
     logits = layer(layers.Dense, "logits", 1, dtype="float32")(layers.Flatten()(x))
     return keras.Model(inputs, logits, name="discriminator")
+
+
+def steps_a_second(generator):
+    """Return how many steps of `step_angles` a second of a generator's walk takes; None if it has not learned to."""
+    named = re.fullmatch(r"walker_([0-9.e+-]+)", generator.name)
+    return float(named[1]) if named else None
+
+
+def step_angles(latent_dim):
+    """Return the angles (latent_dim / 2,), in radians, by which a step of a walk turns the pairs of a latent."""
+    return 2 * np.pi / np.geomspace(*PERIODS, latent_dim // 2)
+
+
+def rotate(latents, angles):
+    """Turn the pairs of a latent, each by its own angle.
+
+    latents: (..., latent_dim), an even many; angles: (..., latent_dim / 2) in radians. A rotation leaves the normal
+    distribution as it is, so every frame of a walk is drawn from the latents the generator was trained on.
+    """
+    first, second = ops.split(latents, 2, -1)
+    cosine, sine = ops.cos(angles), ops.sin(angles)
+    return ops.concatenate([first * cosine - second * sine, first * sine + second * cosine], -1)
 
 
 def smaller_shapes(frame_shape):
@@ -152,7 +180,7 @@ def load_generator(path):
         outputs = layers.Rescaling(2.0 if frames.max() <= 1 else 1 / 127.5, -1.0)(outputs)
     if frames.shape[-1] == 1:
         outputs = layers.Concatenate()([outputs] * 3)
-    return keras.Model(latents, outputs, name="generator")
+    return keras.Model(latents, outputs, name=model.name if steps_a_second(model) else "generator")
 
 
 def _with_true_input(model, path):

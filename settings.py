@@ -39,8 +39,11 @@ class TrainingSettings:
     """End cleanly after so many minutes, wherever the training stands then. --resume goes on from there."""
     shuffle: bool = True
     """Draw each epoch's frames in a random order; else batches are consecutive frames in video order."""
+    window: int = 1
+    """Frames that the discriminator judges at once. From 2 on these are consecutive frames of the video, and the
+    generator learns how a walk moves; with 1 it learns single frames."""
     batch_size: int = 16
-    """Frames in a batch."""
+    """Frames in a batch, or windows of them."""
     latent_dim: int = 128
     """Numbers in a latent vector."""
     width: int = 16
@@ -88,7 +91,7 @@ class TrainingSettings:
     def check(self):
         """Raise SettingError for the first value out of its range."""
         at_least = {
-            "epochs": 1, "batch_size": 2, "latent_dim": 1, "width": 1, "seed": 0,
+            "epochs": 1, "window": 1, "batch_size": 2, "latent_dim": 1, "width": 1, "seed": 0,
             "picture_epochs": 1, "score_epochs": 1, "keep_checkpoints": 1,
         }  # fmt: skip
         for name, least in at_least.items():
@@ -103,6 +106,8 @@ class TrainingSettings:
         for name in ("beta_1", "beta_2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingError(f"--{_option(name)} must be at least 0 and below 1, not {getattr(self, name)}.")
+        if self.window > 1 and self.latent_dim % 2:
+            raise SettingError(f"--latent-dim must be even with a --window of {self.window}, not {self.latent_dim}.")
         if self.run is not None and not self.resume:
             raise SettingError("--run names the run to continue: add --resume.")
         if not self.name or any(character in self.name for character in r'\/:*?"<>|'):

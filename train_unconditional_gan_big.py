@@ -7,9 +7,10 @@ from settings import TrainingSettings, command_line
 SETTINGS = TrainingSettings(
     frames=Path("data/frames"),
     name="ordered",
-    shuffle=False,  # batches of consecutive frames
+    window=3,  # consecutive frames, which the discriminator judges together; 3 show a speed and its change
+    shuffle=True,  # the windows; in video order a batch would show one street only
     epochs=500,
-    batch_size=16,
+    batch_size=8,  # windows: 24 frames
     latent_dim=128,
     width=16,  # for a CPU; 32 or 64 on a GPU draws finer, a step's time grows with its square
     loss="relativistic",

@@ -27,7 +27,18 @@ import numpy as np
 from keras.callbacks import Callback, TensorBoard
 from tqdm import tqdm
 
-from frames import check_frames, fit_frame, list_frames, read_frame, replacing, tile, to_float, to_uint8, write_frame
+from frames import (
+    check_frames,
+    fit_frame,
+    list_frames,
+    read_frame,
+    read_timeline,
+    replacing,
+    tile,
+    to_float,
+    to_uint8,
+    write_frame,
+)  # fmt: skip
 from gan import build_gan
 from metrics import extract_features, kernel_distance, load_network, sliced_wasserstein, spread
 from models import smaller_shapes
@@ -39,6 +50,7 @@ SCORED = 100  # frames that are scored during training
 WON = 0.01  # the discriminator's loss over an epoch: there is nothing left to learn from it
 VARIED, COLLAPSED = 0.4, 0.15  # spread of the fakes, against the real frames': once above the first, below the second
 SATURATED = 0.8  # part of the generator's values that are black or white
+SPACINGS = 0, 1, 2, 4  # frames from one of a window to the next; 0 judges single frames
 SIZE_IMAGES = 60_000  # what a size below the frames' own is trained on at most
 
 
@@ -57,7 +69,8 @@ def train(settings):
 
     add_up_in_order()
     network = load_network(settings.features) if settings.features else None
-    gan = build_gan(settings, frame_shape)
+    timeline = read_timeline(paths) if settings.window > 1 else None
+    gan = build_gan(settings, frame_shape, 1 / timeline.step if timeline else None)
     if settings.resume:
         run_dir = find_run(settings.runs, settings.run)
         refuse_other_frames(run_dir, len(paths), frame_shape)
@@ -96,7 +109,7 @@ def train(settings):
             end = min(end, settings.epochs)
             while start <= int(gan.step) // steps_per_epoch < end and not stop.asked:
                 epoch, done = divmod(int(gan.step), steps_per_epoch)
-                data = batches(paths, settings, int(gan.step), shape)
+                data = batches(paths, settings, int(gan.step), shape, timeline)
                 gan.make_train_function(force=True)  # for frames of another size
                 gan.fit(  # first the rest of an epoch that was interrupted, then the whole ones
                     data, initial_epoch=epoch, epochs=epoch + 1 if done else end, shuffle=False, verbose=0,
@@ -134,12 +147,13 @@ def plan_growth(settings, frame_shape, frame_count):
     return [(share * number, shape) for number, shape in enumerate(shapes)]
 
 
-def batches(paths, settings, step, frame_shape):
+def batches(paths, settings, step, frame_shape, timeline=None):
     """Yield the batches of a training from `step` on, without end, with frames scaled to frame_shape.
 
     Batch number `step` is a function of the seed and that number alone, on every backend: so a resumed
     training sees the frames and latents it would have seen. Each is a tuple of one dictionary as GAN reads it.
-    Every frame is seen in every epoch; the last batch is filled up with frames before it.
+    Every frame is seen in every epoch; the last batch is filled up with frames before it. With a timeline, every
+    frame is the first of a window in every epoch, of frames SPACINGS apart that lie in one scene.
     """
     steps_per_epoch = math.ceil(len(paths) / settings.batch_size)
     order, order_epoch = np.arange(len(paths)), None
@@ -148,13 +162,28 @@ def batches(paths, settings, step, frame_shape):
         if settings.shuffle and epoch != order_epoch:
             order, order_epoch = np.random.default_rng((settings.seed, 0, epoch)).permutation(len(paths)), epoch
         start = min(batch * settings.batch_size, len(paths) - settings.batch_size)
-        chosen = [read_frame(paths[index]) for index in order[start : start + settings.batch_size]]
-        frames = np.stack([fit_frame(frame, *frame_shape[:2]) for frame in chosen])
-        latents = np.random.default_rng((settings.seed, 1, step)).standard_normal(
-            (settings.batch_size, settings.latent_dim), "float32"
-        )
-        yield ({"frames": to_float(frames), "latents": latents},)
+        random = np.random.default_rng((settings.seed, 1, step))
+        data = {"latents": random.standard_normal((settings.batch_size, settings.latent_dim), "float32")}
+        chosen = order[start : start + settings.batch_size, None]
+        if timeline:
+            chosen = windows(chosen[:, 0], settings.window, timeline, random)
+            data["times"] = ((timeline.times[chosen] - timeline.times[chosen[:, :1]]) / timeline.step).astype("float32")
+        frames = [[fit_frame(read_frame(paths[index]), *frame_shape[:2]) for index in row] for row in chosen]
+        data["frames"] = to_float(np.concatenate(np.swapaxes(frames, 0, 1), -1))  # a window is stacked on channels
+        yield (data,)
         step += 1
+
+
+def windows(firsts, window, timeline, random):
+    """Return the indices (count, window) of windows that begin with the frames `firsts`, or a little before them.
+
+    Their frames are as far apart as one of SPACINGS, drawn at random, says, or less in a scene too short for it.
+    """
+    ends = timeline.scene_ends[firsts]
+    starts = np.searchsorted(timeline.scene_ends, ends)  # of the scenes
+    spacings = np.minimum(random.choice(SPACINGS, len(firsts)), (ends - 1 - starts) // (window - 1))
+    firsts = np.minimum(firsts, ends - 1 - spacings * (window - 1))
+    return firsts[:, None] + spacings[:, None] * np.arange(window)
 
 
 class Progress(Callback):
@@ -188,7 +217,7 @@ class Metrics(Callback):
     def __init__(self, path, first_step, steps_per_epoch, settings):
         super().__init__()
         self.path, self.step = path, first_step
-        self.steps_per_epoch, self.batch_size = steps_per_epoch, settings.batch_size
+        self.steps_per_epoch, self.frames_per_step = steps_per_epoch, settings.batch_size * settings.window
         self.rows = [row for row in self._read() if int(row["step"]) <= first_step]
         with replacing(path) as partial, open(partial, "w", newline="") as file:
             csv.writer(file).writerows([self.COLUMNS, *(row.values() for row in self.rows)])
@@ -200,7 +229,7 @@ class Metrics(Callback):
         self.step, self.ended = self.step + 1, time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
-        images = (self.step - self.step_before) * self.batch_size
+        images = (self.step - self.step_before) * self.frames_per_step
         logs["images_per_second"] = images / (self.ended - self.began)  # for TensorBoard too
         row = {"epoch": self.step / self.steps_per_epoch, "step": self.step} | logs
         with open(self.path, "a", newline="") as file:

@@ -37,10 +37,10 @@ def test_scores_a_run_and_shows_the_nearest_frames(trained, network, many_frames
     )
     scores = json.loads((tmp_path / "output/scores.json").read_text())
     assert scores["count"] == 20 and scores["features"] == "small"
-    for name in ("KID x 1000", "FID", "precision", "recall", "sliced Wasserstein", "spread", "novelty"):
+    for name in ("KID x 1000", "Keras-FID", "precision", "recall", "sliced Wasserstein", "spread", "novelty"):
         fake, floor = scores[name]
         assert name in output and np.isfinite([fake, floor]).all()
-    for name in ("KID x 1000", "FID", "sliced Wasserstein"):  # nine steps of training draw no streets
+    for name in ("KID x 1000", "Keras-FID", "sliced Wasserstein"):  # nine steps of training draw no streets
         assert scores[name][0] > 2 * abs(scores[name][1])
     assert read_frame(tmp_path / "output/nearest.png").shape == (32, 256, 3)
 

@@ -6,7 +6,8 @@ import pytest
 
 import gan as gan_module
 from gan import GAN
-from models import build_discriminator, build_generator
+from models import build_discriminator, build_generator, rotate, step_angles, steps_a_second
+from settings import TrainingSettings
 
 EVERYTHING = ("colour", "translation", "cutout")
 SHAPE, SMALLER = (16, 32, 3), (8, 16, 3)
@@ -144,6 +145,41 @@ def test_penalty_is_the_squared_gradient_and_moves_only_the_discriminator(monkey
     gan.fit(random_batches(), steps_per_epoch=2, verbose=0)
     assert all((old == new.numpy()).all() for old, new in zip(before, gan.generator.trainable_variables, strict=True))
     assert any((old != new).any() for old, new in zip(slope, gan.discriminator.get_weights(), strict=True))
+
+
+def test_windows_are_judged_together_and_drawn_from_one_latent_turned_on():
+    settings = TrainingSettings(window=3, latent_dim=6, width=4, loss="non-saturating", augment=())
+    gan = gan_module.build_gan(settings, SHAPE, steps_a_second=29.97)
+    assert steps_a_second(gan.ema_generator) == 29.97
+    judged = []
+    judge = gan.discriminator.call
+    gan.discriminator.call = lambda inputs, **options: judged.append(np.array(inputs)) or judge(inputs, **options)
+    random = np.random.default_rng(0)
+    latents = random.standard_normal((5, 6)).astype("float32")
+    times = np.array([0, 0, 0, 1, 2] * 3, "float32").reshape(3, 5).T * np.array([0, 1, 2.5], "float32")
+    frames = random.uniform(-1, 1, (5, 16, 32, 9)).astype("float32")
+    gan({"frames": frames, "latents": latents, "times": times})
+    seen = judged[-1]  # real, fake, and noisy ones of the first real ones
+    assert seen.shape == (14, 16, 32, 10)
+    np.testing.assert_array_equal(seen[:5, ..., :9], frames)
+    angles = step_angles(6).astype("float32")
+    for number in range(5):
+        np.testing.assert_allclose(seen[[number, 5 + number], ..., 9], times[number, -1] / 8)
+        for place in range(3):
+            latent = np.array(rotate(latents[number], times[number, place] * angles))[None]
+            drawn = np.array(gan.generator(latent, training=False))[0]
+            np.testing.assert_allclose(seen[5 + number, ..., 3 * place : 3 * place + 3], drawn, atol=1e-5)
+    np.testing.assert_allclose(seen[10:, ..., 9], np.broadcast_to(times[:4, -1, None, None] / 8, (4, 16, 32)))
+
+
+def test_rotation_keeps_the_prior_adds_up_and_has_a_direction():
+    latents = np.random.default_rng(0).standard_normal((4000, 8)).astype("float32")
+    angles = step_angles(8).astype("float32")
+    turned = np.array(rotate(latents, 7 * angles))
+    np.testing.assert_allclose(np.cov(turned.T), np.eye(8), atol=0.1)
+    np.testing.assert_allclose(rotate(turned, 5 * angles), rotate(latents, 12 * angles), atol=1e-5)
+    np.testing.assert_allclose(rotate(turned, -7 * angles), latents, atol=1e-5)
+    assert np.abs(turned - rotate(latents, -7 * angles)).mean() > 0.3
 
 
 def test_penalty_counts_alike_for_frames_of_every_size():

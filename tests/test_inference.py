@@ -1,16 +1,19 @@
 """inference_unconditional_gan.py: the same picture for the same seed, a walk that browsers play, plain errors."""
 
+import json
 import re
+import shutil
 import subprocess
 
 import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from conftest import run
+from conftest import TINY, run
 
-from frames import read_frame
-from inference_unconditional_gan import latent, walk_latent
+from frames import read_frame, to_uint8
+from inference_unconditional_gan import latent, walk_latent, wander_latent
+from models import load_generator
 
 SCRIPT = "inference_unconditional_gan.py"
 
@@ -51,15 +54,60 @@ def test_walk_is_a_video_that_browsers_play(drawn):
 
 
 def test_walk_is_smooth_never_repeats_and_stays_on_the_sphere():
-    path = np.stack([walk_latent(64, 3, position) for position in np.arange(0, 6, 1 / 60)])
+    path = np.stack([wander_latent(64, 3, position) for position in np.arange(0, 6, 1 / 60)])
     steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
     assert steps.max() < 0.5 and steps.min() > 0.05
     norms = np.linalg.norm(path, axis=1)
     assert norms.min() > 0.75 * 8 and norms.max() < 1.25 * 8
     assert np.linalg.norm(path[0] - path[240]) > 4
     np.testing.assert_allclose(path[60], latent(64, 3, 1), atol=1e-5)
-    assert (walk_latent(64, 3, 1.5) == walk_latent(64, 3, 1.5)).all()
-    assert np.isfinite(walk_latent(1, 0, 0.5)).all()
+    assert (wander_latent(64, 3, 1.5) == wander_latent(64, 3, 1.5)).all()
+    assert np.isfinite(wander_latent(1, 0, 0.5)).all()
+
+
+@pytest.fixture(scope="module")
+def walker(tmp_path_factory, frames_dir):
+    """A run of the ordered script, on 10 frames of a video of 25 a second."""
+    folder = tmp_path_factory.mktemp("walker")
+    shutil.copytree(frames_dir, folder / "data/frames")
+    times = {"time": [number / 25 for number in range(10)], "video": [0] * 10}
+    (folder / "data/frames/frames.json").write_text(json.dumps(times))
+    run("train_unconditional_gan_big.py", *TINY, "--epochs", 2, cwd=folder)
+    return folder / "saved_models/0001-ordered"
+
+
+def test_a_generator_that_learned_time_walks_at_the_rate_of_its_video(walker, tmp_path):
+    arguments = (SCRIPT, "--generator", walker, "--walk-seconds", 2, "--walks", 2, "--seed", 3)
+    run(*arguments, cwd=tmp_path)
+    run(SCRIPT, "--generator", walker / "generator.keras", "--speed", 0.5, "--output", "slow", cwd=tmp_path)
+    videos = {}
+    for name in ("output/walk.mp4", "output/walks.mp4", "slow/walk.mp4"):
+        capture = cv2.VideoCapture(str(tmp_path / name))
+        assert capture.get(cv2.CAP_PROP_FPS) == 25
+        videos[name] = [capture.retrieve()[1] for _ in iter(capture.grab, False)]
+    assert [len(frames) for frames in videos.values()] == [50, 50, 250]
+    assert videos["output/walks.mp4"][0].shape == (16, 64, 3)
+    strip = read_frame(tmp_path / "output/strip.png")
+    assert strip.shape == (2 * 16, 12 * 32, 3)
+    generator = load_generator(walker / "generator.keras")
+    expected = to_uint8(generator.predict(np.stack([walk_latent(8, 4, 4 * k) for k in range(12)]), verbose=0))
+    assert np.abs(strip[16:].astype(int) - np.concatenate(list(expected), 1)).max() <= 1
+    run(
+        SCRIPT, "--generator", walker, "--walk-seconds", 2, "--walks", 2, "--seed", 3, "--output", "again", cwd=tmp_path
+    )
+    assert (tmp_path / "again/walk.mp4").read_bytes() == (tmp_path / "output/walk.mp4").read_bytes()
+
+
+def test_a_learned_walk_turns_on_step_by_step_for_hours():
+    path = np.stack([walk_latent(64, 3, step) for step in range(200)])
+    np.testing.assert_allclose(np.linalg.norm(path, axis=1), np.linalg.norm(path[0]), rtol=1e-5)
+    np.testing.assert_allclose(path[0], latent(64, 3))
+    late = [walk_latent(64, 3, 1_000_000 + step) for step in range(2)]
+    np.testing.assert_allclose(
+        np.linalg.norm(late[1] - late[0]), np.linalg.norm(path[1] - path[0]), rtol=0.3
+    )  # as fast as at the start, give or take where it stands
+    half = np.linalg.norm(walk_latent(64, 3, 0.5) - path[0]) / np.linalg.norm(path[1] - path[0])
+    np.testing.assert_allclose(half, 0.5, atol=0.02)
 
 
 def test_no_truncation_is_all_of_it_and_zero_none(trained, tmp_path):
@@ -81,6 +129,6 @@ def test_bad_generators_and_settings_are_told(trained, tmp_path):
     assert "there is no generator" in run(SCRIPT, "--generator", "none.keras", cwd=tmp_path, expect=2)
     (tmp_path / "cut.keras").write_bytes((trained[0] / "generator.keras").read_bytes()[:5000])
     assert "cut.keras" in run(SCRIPT, "--generator", "cut.keras", cwd=tmp_path, expect=1)
-    for option in ("--rows", "--columns", "--speed", "--frame-rate"):
+    for option in ("--rows", "--columns", "--speed", "--frame-rate", "--walks"):
         assert option in run(SCRIPT, "--generator", trained[0], option, 0, cwd=tmp_path, expect=2)
     assert not (tmp_path / "output").exists()

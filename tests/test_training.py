@@ -7,13 +7,14 @@ import signal
 import time
 from types import SimpleNamespace
 
+import cv2
 import h5py
 import keras
 import numpy as np
 import pytest
 from conftest import REAL_VIDEOS, TINY, moving_picture, run, start, write_frames
 
-from frames import list_frames, read_frame, to_float, write_frame
+from frames import list_frames, read_frame, read_timeline, to_float, write_frame
 from gan import build_gan
 from metrics import spread
 from models import load_generator
@@ -184,7 +185,7 @@ def test_resume_keeps_the_runs_settings(tmp_path, frames_dir, trained):
         ("--batch-size", "11"), ("--batch-size", "0"), ("--latent-dim", "0"), ("--epochs", "0"), ("--width", "-1"),
         ("--learning-rate", "0"), ("--beta-1", "1"), ("--penalty", "-1"), ("--minutes", "0"),
         ("--minutes", "nan"), ("--name", "a/b"), ("--keep-checkpoints", "0"), ("--run", "0001"), ("--epochs", "many"),
-        ("--seed", "-1"),
+        ("--seed", "-1"), ("--window", "0"), ("--window", "3", "--latent-dim", "7"),
     ],
 )  # fmt: skip
 def test_bad_settings_are_told_before_anything_is_written(tmp_path, frames_dir, arguments):
@@ -322,7 +323,7 @@ def test_small_frames_come_first():
     settings = TrainingSettings(epochs=500)
     sizes = [(40, 80, 3), (80, 160, 3), (160, 320, 3)]
     assert plan_growth(settings, (160, 320, 3), 336) == list(zip([0, 125, 250], sizes, strict=True))
-    assert plan_growth(settings, (160, 320, 3), 10_000) == list(zip([0, 15, 30], sizes, strict=True))
+    assert plan_growth(settings, (160, 320, 3), 10_000) == list(zip([0, 6, 12], sizes, strict=True))
     assert plan_growth(TrainingSettings(grow=False), (160, 320, 3), 336) == [(0, (160, 320, 3))]
 
 
@@ -333,10 +334,50 @@ def paths(tmp_path):
     return list_frames(tmp_path)
 
 
-def test_ordered_batches_are_consecutive_frames(paths):
+def brightness(frames):
+    """The number of each frame of `paths`, from what a batch shows of it."""
+    return np.rint((frames[:, 0, 0, ::3] + 1) * 127.5 / 25).astype(int)
+
+
+def test_batches_in_video_order_are_consecutive_frames(paths):
     stream = batches(paths, TrainingSettings(shuffle=False, batch_size=4, latent_dim=3), 0, (8, 16, 3))
-    seen = [np.rint((next(stream)[0]["frames"][:, 0, 0, 0] + 1) * 127.5 / 25).astype(int).tolist() for _ in range(4)]
+    seen = [brightness(next(stream)[0]["frames"])[:, 0].tolist() for _ in range(4)]
     assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [6, 7, 8, 9], [0, 1, 2, 3]]
+
+
+def test_windows_are_frames_of_one_scene_in_order_with_their_true_times(paths):
+    videos = [0] * 6 + [1] * 4
+    times = [0.1 * number for number in range(6)] + [0, 0.1, 0.3, 0.4]  # one frame is missing
+    (paths[0].parent / "frames.json").write_text(json.dumps({"time": times, "video": videos}))
+    timeline = read_timeline(paths)
+    assert timeline.scene_ends.tolist() == [6] * 6 + [10] * 4
+    np.testing.assert_allclose(timeline.step, 0.1)
+    settings = TrainingSettings(window=3, batch_size=5, latent_dim=4)
+    stream, spacings = batches(paths, settings, 0, (8, 16, 3), timeline), set()
+    for _ in range(40):
+        batch = next(stream)[0]
+        assert batch["frames"].shape == (5, 8, 16, 9) and batch["times"].dtype == np.float32
+        for window, passed in zip(brightness(batch["frames"]), batch["times"], strict=True):
+            first, last = window[0], window[-1]
+            assert (np.diff(window) == window[1] - first).all() and last < timeline.scene_ends[first]
+            expected = (np.array(times)[window] - times[first]) / 0.1
+            np.testing.assert_allclose(passed, expected, atol=1e-5)
+            spacings.add(int(window[1] - first))
+    assert spacings == {0, 1, 2}  # 4 does not fit
+
+
+def test_hard_cuts_part_scenes_and_a_walk_does_not(tmp_path):
+    random = np.random.default_rng(0)
+    scenes = [cv2.GaussianBlur(random.uniform(0, 255, (40, 300, 3)), (0, 0), 4) for _ in range(2)]
+    scenes = [cv2.normalize(scene, None, 0, 255, cv2.NORM_MINMAX).astype("uint8") for scene in scenes]
+    frames = [scene[:, 2 * step : 2 * step + 80] for scene in scenes for step in range(12)]
+    write_frames(tmp_path, frames)
+    timeline = read_timeline(list_frames(tmp_path))
+    assert timeline.scene_ends.tolist() == [12] * 12 + [24] * 12
+    np.testing.assert_allclose(timeline.times, np.arange(24) / 30)
+    (tmp_path / "frames.json").write_text(json.dumps({"time": [0.0], "video": [0]}))
+    with pytest.raises(InputError, match=r"frames\.json"):
+        read_timeline(list_frames(tmp_path))
 
 
 def test_shuffled_batches_show_every_frame_in_every_epoch_in_another_order(paths):
