@@ -6,11 +6,13 @@ Imports nothing heavy: `--help` answers at once.
 import json
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
 import tyro
+from filelock import FileLock, Timeout
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow: its notes would hide what matters
 
@@ -147,10 +149,25 @@ def find_run(runs, run=None):
 def new_run_dir(runs, name):
     """Make and return the folder of a new run, numbered after the newest one in `runs`."""
     runs.mkdir(parents=True, exist_ok=True)
-    numbers = [int(path.name[:4]) for path in runs.glob("[0-9][0-9][0-9][0-9]-*")]
-    run_dir = runs / f"{max(numbers, default=0) + 1:04}-{name}"
-    run_dir.mkdir()
+    with FileLock(runs / ".lock"):  # two runs may start at once
+        numbers = [int(path.name[:4]) for path in runs.glob("[0-9][0-9][0-9][0-9]-*")]
+        run_dir = runs / f"{max(numbers, default=0) + 1:04}-{name}"
+        run_dir.mkdir()
     return run_dir
+
+
+@contextmanager
+def only_one_training(run_dir):
+    """Within this, no other process trains the same run; raise SettingError where one does already.
+
+    The operating system holds the lock, and lets go of it however the process ends.
+    """
+    try:
+        lock = FileLock(run_dir / ".lock", timeout=0).acquire()
+    except Timeout:
+        raise SettingError(f"{run_dir} is being trained by another process: wait for its end, or stop it.") from None
+    with lock:
+        yield
 
 
 def find_generator(named=None, runs=Path("saved_models")):

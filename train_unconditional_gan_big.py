@@ -1,4 +1,4 @@
-"""Train on frames in video order.    python train_unconditional_gan_big.py --minutes 60"""
+"""Train on frames in video order, to learn how a walk moves.    python train_unconditional_gan_big.py --minutes 60"""
 
 from pathlib import Path
 

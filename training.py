@@ -42,7 +42,16 @@ from frames import (
 from gan import build_gan
 from metrics import extract_features, kernel_distance, load_network, sliced_wasserstein, spread
 from models import smaller_shapes
-from settings import InputError, SettingError, find_run, load_facts, new_run_dir, refuse_other_frames, settings_as_json
+from settings import (
+    InputError,
+    SettingError,
+    find_run,
+    load_facts,
+    new_run_dir,
+    only_one_training,
+    refuse_other_frames,
+    settings_as_json,
+)
 
 SAMPLES = 16  # pictures in a grid of samples, 4 x 4
 SCORED = 100  # frames that are scored during training
@@ -57,15 +66,13 @@ SIZE_IMAGES = 60_000  # what a size below the frames' own is trained on at most
 def train(settings):
     """Train a GAN from `settings`, a checked or unchecked TrainingSettings, in a run folder of its own.
 
-    Raises SettingError and InputError, before anything is written, for what cannot be trained.
+    Returns that folder. Raises SettingError and InputError, before anything is written, for what cannot be trained.
     """
     settings.check()
     paths = list_frames(settings.frames)
     frame_shape = check_frames(paths)
     if settings.batch_size > len(paths):
         raise SettingError(f"--batch-size must be at most {len(paths)}, the frames in {settings.frames}.")
-    steps_per_epoch = math.ceil(len(paths) / settings.batch_size)
-    last_step = settings.epochs * steps_per_epoch
 
     add_up_in_order()
     network = load_network(settings.features) if settings.features else None
@@ -74,12 +81,24 @@ def train(settings):
     if settings.resume:
         run_dir = find_run(settings.runs, settings.run)
         refuse_other_frames(run_dir, len(paths), frame_shape)
+    else:
+        run_dir = new_run_dir(settings.runs, settings.name)
+    with only_one_training(run_dir):
+        train_in(run_dir, settings, gan, paths, timeline, network)
+    return run_dir
+
+
+def train_in(run_dir, settings, gan, paths, timeline, network):
+    """Train a GAN in the folder of its run, from where that stands to the end of its epochs, or to a stop."""
+    frame_shape = gan.generator.output_shape[1:]
+    steps_per_epoch = math.ceil(len(paths) / settings.batch_size)
+    last_step = settings.epochs * steps_per_epoch
+    if settings.resume:
         growth = load_facts(run_dir)["growth"]  # as planned at the start, whatever --epochs is now
         load_newest_checkpoint(gan, run_dir)
         if int(gan.step) >= last_step:
             raise SettingError(f"{run_dir} has had its {settings.epochs} epochs: ask for more with --epochs.")
     else:
-        run_dir = new_run_dir(settings.runs, settings.name)
         growth = plan_growth(settings, frame_shape, len(paths))
     facts = {"frame_shape": frame_shape, "frame_count": len(paths), "growth": growth, "keras": keras.__version__}
     with replacing(run_dir / "settings.json") as partial:  # of a resumed run too: --epochs may have changed
@@ -121,7 +140,6 @@ def train(settings):
     print(f"Pictures: {run_dir / 'samples'}. Generator: {run_dir / 'generator.keras'}.")
     if int(gan.step) < last_step:
         print(f"To go on: python {Path(sys.argv[0]).name} --resume --run {run_dir.name}")
-    return run_dir
 
 
 def add_up_in_order():

@@ -161,7 +161,21 @@ def test_keeps_as_many_checkpoints_as_asked(tmp_path, frames_dir):
 def test_runs_are_numbered_and_never_shared(tmp_path, frames_dir, trained):
     shutil.copytree(trained[0].parent, tmp_path / "saved_models")
     run(SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 1, "--name", "second", cwd=tmp_path)
-    assert sorted(path.name for path in (tmp_path / "saved_models").iterdir()) == ["0001-shuffled", "0002-second"]
+    assert sorted(path.name for path in (tmp_path / "saved_models").glob("[!.]*")) == ["0001-shuffled", "0002-second"]
+
+
+def test_two_trainings_never_share_a_run(tmp_path, frames_dir):
+    arguments = (SCRIPT, "--frames", frames_dir, *TINY)
+    together = [start(*arguments, cwd=tmp_path) for _ in range(2)]
+    runs = [tmp_path / "saved_models" / name for name in ("0001-shuffled", "0002-shuffled")]
+    while not all((run_dir / "samples/epoch-0001.png").exists() for run_dir in runs):
+        time.sleep(0.05)
+        assert all(process.poll() is None for process in together)
+    assert "another process" in run(SCRIPT, "--resume", "--run", "0001", cwd=tmp_path, expect=2)
+    for process in together:
+        process.kill()  # which frees the run
+        process.communicate()
+    run(SCRIPT, "--resume", "--run", "0001", "--minutes", 1e-6, cwd=tmp_path)
 
 
 def test_resume_keeps_the_runs_settings(tmp_path, frames_dir, trained):
