@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import cv2
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 from conftest import REAL_VIDEOS, TINY, moving_picture, run, start, write_frames
 
-from frames import list_frames, read_frame, read_timeline, to_float, write_frame
+import drawn_walk
+from frames import fit_frame, list_frames, read_frame, read_timeline, to_float, to_uint8, write_frame
 from gan import build_gan
-from metrics import spread
+from inference_unconditional_gan import walk_latent
+from metrics import motion, spread
 from models import load_generator
 from settings import InputError, TrainingSettings, load_settings
 from training import Checkpoints, Samples, batches, draw, load_newest_checkpoint, plan_growth, train
@@ -333,6 +336,26 @@ def test_a_training_that_must_explode_ends_with_a_sane_generator(tmp_path, frame
     assert all(np.isfinite(weight).all() for weight in load_generator(run_dir / "generator.keras").get_weights())
 
 
+@pytest.fixture(scope="module")
+def small_walk():
+    """The drawn walk at 16x32, every fourth frame of it, 200 in all."""
+    with ThreadPoolExecutor() as pool:
+        draw_small = lambda number: fit_frame(drawn_walk.render_frame(4 * number), 16, 32)  # noqa: E731
+        return np.stack(list(pool.map(draw_small, range(200))))
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_walks_go_the_way_their_video_goes(tmp_path, small_walk, direction):
+    (tmp_path / "frames").mkdir()
+    write_frames(tmp_path / "frames", small_walk[::direction])
+    arguments = ("--frames", "frames", "--latent-dim", 32, "--width", 8, "--epochs", 120, "--picture-epochs", 60)
+    run("train_unconditional_gan_big.py", *arguments, "--score-epochs", 1000, cwd=tmp_path)
+    generator = load_generator(tmp_path / "saved_models/0001-ordered/generator.keras")
+    latents = np.stack([walk_latent(32, seed, step) for seed in range(8) for step in range(40)])
+    walks = np.split(to_uint8(generator.predict(latents, verbose=0)), 8)
+    assert (direction * motion(walks)["expansion"] > 0).mean() >= 0.9
+
+
 def test_small_frames_come_first():
     settings = TrainingSettings(epochs=500)
     sizes = [(40, 80, 3), (80, 160, 3), (160, 320, 3)]
@@ -418,8 +441,6 @@ def test_a_batch_depends_on_seed_and_step_alone(paths):
 
 
 def test_frames_survive_the_way_in_and_out():
-    from frames import to_uint8
-
     everything = np.arange(256, dtype="uint8")
     assert (to_uint8(to_float(everything)) == everything).all()
 
