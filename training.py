@@ -161,7 +161,7 @@ def plan_growth(settings, frame_shape, frame_count):
     Each size but the last has a quarter of the epochs, but no more than SIZE_IMAGES images.
     """
     shapes = smaller_shapes(frame_shape) if settings.grow else [frame_shape]
-    share = min(settings.epochs // 4, math.ceil(SIZE_IMAGES / frame_count))
+    share = min(settings.epochs // 4, math.ceil(SIZE_IMAGES / (frame_count * settings.window)))
     return [(share * number, shape) for number, shape in enumerate(shapes)]
 
 
