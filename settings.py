@@ -149,11 +149,14 @@ def find_run(runs, run=None):
 def new_run_dir(runs, name):
     """Make and return the folder of a new run, numbered after the newest one in `runs`."""
     runs.mkdir(parents=True, exist_ok=True)
-    with FileLock(runs / ".lock"):  # two runs may start at once
+    while True:
         numbers = [int(path.name[:4]) for path in runs.glob("[0-9][0-9][0-9][0-9]-*")]
         run_dir = runs / f"{max(numbers, default=0) + 1:04}-{name}"
-        run_dir.mkdir()
-    return run_dir
+        try:
+            run_dir.mkdir()
+        except FileExistsError:  # another run started at the same moment
+            continue
+        return run_dir
 
 
 @contextmanager
