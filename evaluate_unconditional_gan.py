@@ -68,11 +68,10 @@ def evaluate(settings):
     fakes = to_uint8(generator.predict(latents, batch_size=16, verbose=0))
     print(f"scoring {count} frames of {path} against {count} of {folder}")
     features = [extract_features(part, network) for part in (frames, fakes)]
-    scores = score(frames, fakes, *features)
+    scores = score(frames, fakes, *features) | score_motion(generator, paths, settings.seed)
     found = nearest(features[1][:8], features[0])[1]
     settings.output.mkdir(parents=True, exist_ok=True)
     write_frame(settings.output / "nearest.png", tile(np.concatenate([fakes[:8], frames[found]]), 8))
-    scores |= score_motion(generator, paths, settings.seed)
     facts = {"generator": str(path), "frames": str(folder), "features": network.name, "count": count}
     with replacing(settings.output / "scores.json") as partial:
         partial.write_text(json.dumps(facts | scores, indent=2) + "\n")
@@ -136,7 +135,7 @@ def score_motion(generator, paths, seed):
     if steps_a_second(generator):
         found = walk(walk_latent)
     else:
-        tried = [walk(lambda *place, by=by: wander_latent(*place[:2], place[2] * by)) for by in WANDER_SPEEDS]
+        tried = [walk(lambda dim, seed, step, by=by: wander_latent(dim, seed, step * by)) for by in WANDER_SPEEDS]
         found = min(tried, key=lambda one: motion_distances(whole, one)["speed"])
     distances = motion_distances(whole, found)
     scores = {f"motion, {name}": (distances[name], floor[name]) for name in distances}

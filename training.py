@@ -38,7 +38,7 @@ from frames import (
     to_float,
     to_uint8,
     write_frame,
-)  # fmt: skip
+)
 from gan import build_gan
 from metrics import extract_features, kernel_distance, load_network, sliced_wasserstein, spread
 from models import smaller_shapes
@@ -186,7 +186,8 @@ def batches(paths, settings, step, frame_shape, timeline=None):
         if timeline:
             chosen = windows(chosen[:, 0], settings.window, timeline, random)
             data["times"] = ((timeline.times[chosen] - timeline.times[chosen[:, :1]]) / timeline.step).astype("float32")
-        frames = [[fit_frame(read_frame(paths[index]), *frame_shape[:2]) for index in row] for row in chosen]
+        read = {index: fit_frame(read_frame(paths[index]), *frame_shape[:2]) for index in np.unique(chosen)}
+        frames = [[read[index] for index in row] for row in chosen]
         data["frames"] = to_float(np.concatenate(np.swapaxes(frames, 0, 1), -1))  # a window is stacked on channels
         yield (data,)
         step += 1

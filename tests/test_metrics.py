@@ -152,7 +152,7 @@ def test_features_of_real_video_give_the_known_scores_and_rise_with_damage():
 
 @pytest.fixture(scope="module")
 def panned_walks():
-    """Walks into a picture: 12 of 24 frames of 80x160, each from another place and at a slightly other speed."""
+    """Walks into a picture: 12 of 48 frames of 80x160, each from another place and at a slightly other speed."""
     random = np.random.default_rng(0)
     blobs = cv2.GaussianBlur(random.uniform(0, 255, (400, 800, 3)).astype("float32"), (0, 0), 3)
     scene = np.clip((blobs - 127) * 6 + 127, 0, 255).astype("uint8")
