@@ -127,15 +127,18 @@ def score_motion(generator, paths, seed):
     whole, floor = motion(real), motion_distances(motion(real[::2]), motion(real[1::2]))
 
     def walk(latent_of):
-        latents = [latent_of(generator.input_shape[-1], seed + n, step) for n in range(len(starts)) for step in steps]
+        latents = [latent_of(first, number, step) for number, first in enumerate(firsts, seed) for step in steps]
         fakes = to_uint8(generator.predict(np.stack(latents), batch_size=16, verbose=0))
         return motion(np.split(fakes, len(starts)))
 
     steps = np.arange(length)
+    firsts = [latent(generator.input_shape[-1], seed + number) for number in range(len(starts))]
     if steps_a_second(generator):
-        found = walk(walk_latent)
+        found = walk(lambda first, number, step: walk_latent(first, step))
     else:
-        tried = [walk(lambda dim, seed, step, by=by: wander_latent(dim, seed, step * by)) for by in WANDER_SPEEDS]
+        tried = [
+            walk(lambda first, number, step, by=by: wander_latent(first, number, step * by)) for by in WANDER_SPEEDS
+        ]
         found = min(tried, key=lambda one: motion_distances(whole, one)["speed"])
     distances = motion_distances(whole, found)
     scores = {f"motion, {name}": (distances[name], floor[name]) for name in distances}

@@ -6,6 +6,7 @@ in [-1, 1]. Only this module converts between the two.
 
 import json
 import os
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,28 +47,54 @@ def list_frames(folder):
 
 
 def read_frame(path):
-    """Read one frame: (height, width, 3) uint8 RGB. Raises InputError, naming the file, when it is no picture."""
+    """Read one frame: (height, width, 3) uint8 RGB, of a grey or transparent picture too.
+
+    Raises InputError, naming the file, when it is no picture or gone.
+    """
     # Not cv2.imread, which prints warnings of its own and cannot open every path on Windows.
-    content = np.fromfile(path, "uint8")
+    try:
+        content = np.fromfile(path, "uint8")
+    except FileNotFoundError:
+        raise InputError(f"{path} is gone: put it back, or extract the frames again.") from None
     frame = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB) if content.size else None
     if frame is None:
         raise InputError(f"{path} is not a picture, or is damaged: delete it, or extract the frames again.")
     return frame
 
 
-def check_frames(paths):
-    """Return the shape (height, width, 3) that all frames have; about 2,000 frames a second are read for it.
+def usable_frames(paths):
+    """Return the paths of the frames that can be trained on, and the shape (height, width, 3) they all have.
 
-    Raises InputError, naming the first file that is damaged or of another size than the ones before it.
+    These are the pictures of the size that most have; how many are left out, and the first of them, is said. About
+    2,000 frames a second are read for it. Raises InputError where they are fewer than two, or not most of the files.
     """
+
+    def shape_of(path):
+        try:
+            return read_frame(path).shape
+        except InputError:
+            return "damaged, or no picture"
+
     with ThreadPoolExecutor() as pool:
-        shapes = pool.map(lambda path: read_frame(path).shape, paths)
-        shape = next(shapes)
-        for path, other in zip(paths[1:], shapes, strict=True):
-            if other != shape:
-                sizes = "{}x{}, not {}x{}".format(*other[:2], *shape[:2])
-                raise InputError(f"{path} is {sizes} as the frames before it: delete it, or extract the frames again.")
-    return shape
+        shapes = list(pool.map(shape_of, paths))
+    sizes = [shape for shape in shapes if not isinstance(shape, str)]
+    wanted = max(set(sizes), key=sizes.count, default=None)
+    usable = [path for path, shape in zip(paths, shapes, strict=True) if shape == wanted]
+    if len(usable) < len(paths):
+        path, shape = next((path, shape) for path, shape in zip(paths, shapes, strict=True) if shape != wanted)
+        what = shape if isinstance(shape, str) else "{}x{}, not {}x{} as most".format(*shape[:2], *wanted[:2])
+        left_out = f"{len(paths) - len(usable)} of {len(paths)} frames cannot be used; the first, {path}, is {what}"
+        if len(usable) <= len(paths) / 2:
+            raise InputError(f"{left_out}: extract the frames again.")
+        print(f"{left_out}. Training without them.")
+    if len(usable) < 2:
+        raise InputError(f"{paths[0].parent} holds one frame only: extract more.")
+    return usable, wanted
+
+
+def fingerprint(paths):
+    """Return a number that changes with the names or the sizes in bytes of files: another one, other frames."""
+    return zlib.crc32("".join(f"{path.name} {path.stat().st_size}\n" for path in paths).encode())
 
 
 @dataclass(frozen=True)

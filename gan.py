@@ -10,6 +10,7 @@ from models import build_discriminator, build_generator, rotate, smaller_shapes,
 from settings import SettingError
 
 NOISE = 0.05  # in frames' units of -1 to 1: how near a frame the penalty looks
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 PENALISED = 4  # frames of a batch whose slopes are penalised; all of them would cost a quarter of the step more
 
 
@@ -19,31 +20,35 @@ def build_gan(settings, frame_shape, steps_a_second=None):
     `steps_a_second` is kept with a generator that learns to walk, from windows of more than one frame.
     """
     keras.utils.set_random_seed(settings.seed)
+    keras.config.set_dtype_policy(PRECISIONS[settings.precision])  # of the layers built until it is set back
     try:
         generator = build_generator(settings.latent_dim, frame_shape, settings.width, steps_a_second=steps_a_second)
         # A window of frames is one picture of many channels, and one more that says how far they are apart.
         channels = frame_shape[2] * settings.window + (settings.window > 1)
         discriminator = build_discriminator((*frame_shape[:2], channels), settings.width)
         smaller = smaller_shapes(frame_shape)[:-1]
+        generators = [build_generator(settings.latent_dim, shape, settings.width, generator) for shape in smaller]
+        judges = [build_discriminator((*shape[:2], channels), settings.width, discriminator) for shape in smaller]
     except ValueError as error:
-        raise SettingError(f"{settings.frames}: {error} Extract the frames again with --height and --width.") from None
+        raise SettingError(f"{settings.frames}: {error} Extract the frames again, larger.") from None
+    finally:
+        keras.config.set_dtype_policy("float32")
     gan = GAN(
-        [*(build_generator(settings.latent_dim, shape, settings.width, generator) for shape in smaller), generator],
-        [
-            *(build_discriminator((*shape[:2], channels), settings.width, discriminator) for shape in smaller),
-            discriminator,
-        ],
+        [*generators, generator], [*judges, discriminator],
         settings.loss, settings.penalty, settings.augment, settings.ema_decay, settings.seed,
     )  # fmt: skip
+    optimizer = keras.optimizers.Adam(
+        settings.learning_rate,
+        beta_1=settings.beta_1,
+        beta_2=settings.beta_2,
+        # Far above any sound gradient. Its norm also makes every update wait for all gradients: TensorFlow
+        # on the CPU changed weights in place that oneDNN was still reading, about once in 2,000 steps.
+        global_clipnorm=1e4,
+    )
+    if settings.precision == "float16":  # whose smallest numbers are larger than many a gradient
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     gan.compile(
-        optimizer=keras.optimizers.Adam(
-            settings.learning_rate,
-            beta_1=settings.beta_1,
-            beta_2=settings.beta_2,
-            # Far above any sound gradient. Its norm also makes every update wait for all gradients: TensorFlow
-            # on the CPU changed weights in place that oneDNN was still reading, about once in 2,000 steps.
-            global_clipnorm=1e4,
-        ),
+        optimizer=optimizer,
         # XLA made TensorFlow's step on the CPU a third slower; JAX is nothing without it.
         jit_compile=keras.backend.backend() == "jax",
     )
@@ -78,7 +83,8 @@ class GAN(keras.Model):
         super().__init__(name="gan")
         self.generators, self.discriminators = generators, discriminators
         self.generator, self.discriminator = generators[-1], discriminators[-1]
-        self.ema_generator = keras.models.clone_model(self.generator)
+        in_float32 = lambda layer: type(layer).from_config(layer.get_config() | {"dtype": "float32"})  # noqa: E731
+        self.ema_generator = keras.models.clone_model(self.generator, clone_function=in_float32)
         self.ema_generator.set_weights(self.generator.get_weights())
         self.ema_generator.trainable = False
         self.loss_function, self.penalty_function, self.penalised = LOSSES[loss]
@@ -91,6 +97,11 @@ class GAN(keras.Model):
         )
         self.d_loss = keras.metrics.Mean(name="d_loss")
         self.g_loss = keras.metrics.Mean(name="g_loss")
+        # TensorFlow adds up the gradients of its devices, each of which sees its share of a batch.
+        self.shares = self.distribute_strategy.num_replicas_in_sync if keras.backend.backend() == "tensorflow" else 1
+        for layer in self.generator.layers if self.shares > 1 else []:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = True  # the statistics are those of the whole batch
         self.built = True  # its networks are; so weights can be loaded before the first batch
 
     def call(self, batch, training=False):
@@ -143,7 +154,7 @@ class GAN(keras.Model):
         self.g_loss.update_state(g_loss)
         if training:
             self._average_generator()
-        return d_loss + g_loss + penalty
+        return (d_loss + g_loss + penalty) / self.shares
 
     def soften(self):
         """Make the training gentler, after trouble: half the learning rate, twice the penalty."""

@@ -16,6 +16,7 @@ from settings import SettingError, command_line, find_generator
 
 BATCH = 16  # frames drawn at once
 SMOOTH = 15  # frames a second that look like motion
+STARTS, STEPS = 8, 200  # latents that --project tries, and how often it moves them
 SECONDS_PER_LATENT = 2.0  # at --speed 1, from one random latent to the next, without a walk
 
 
@@ -45,6 +46,9 @@ class InferenceSettings:
     """Frames a second of the videos; by default as many as the frames a walk was learned from, else 30."""
     speed: float = 1.0
     """Speed of the walks; 0.5 is slow motion."""
+    project: Path | None = None
+    """A picture, of which the nearest frame that the generator can draw is sought; both are written side by side into
+    projected.png, and the walk of walk.mp4 starts there."""
 
     def check(self):
         """Raise SettingError for the first value out of its range."""
@@ -56,6 +60,8 @@ class InferenceSettings:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise SettingError(f"--{name.replace('_', '-')} must be more than 0, not {value}.")
+        if self.project and not self.project.is_file():
+            raise SettingError(f"there is no picture {self.project}: --project takes a picture file.")
 
 
 SETTINGS = InferenceSettings(
@@ -75,9 +81,10 @@ def infer(settings):
     path = find_generator(settings.generator)
     from tqdm import tqdm  # late, as all that is heavy: --help should answer at once
 
-    from frames import replacing, tile, to_uint8, write_frame, write_video
+    from frames import fit_frame, read_frame, replacing, tile, to_uint8, write_frame, write_video
     from models import load_generator, steps_a_second
 
+    picture = read_frame(settings.project) if settings.project else None
     generator = load_generator(path)
     latent_dim = generator.input_shape[-1]
     (settings.output / "frames").mkdir(parents=True, exist_ok=True)
@@ -98,6 +105,13 @@ def infer(settings):
     plot(written[0], list(draw(seeded, settings.rows * settings.columns, "plot")), settings)
     for index, frame in enumerate(draw(seeded, settings.count, "frames")):
         write_frame(written[1] / f"{settings.seed + index:06}.png", frame)
+    starts = [seeded(number) for number in range(settings.walks)]
+    if picture is not None:
+        picture = fit_frame(picture, *generator.output_shape[1:3])
+        starts[0] = project(generator, picture, settings.seed)
+        pair = np.stack([picture, *draw(lambda index: starts[0], 1, "projected")])
+        write_frame(settings.output / "projected.png", tile(pair, 2))
+        written.append(settings.output / "projected.png")
 
     rate = steps_a_second(generator)
     frame_rate = settings.frame_rate or (rate if rate and rate > SMOOTH else 30.0)
@@ -106,8 +120,8 @@ def infer(settings):
     def on_walk(number, index):
         seconds = settings.speed * index / frame_rate
         if rate:
-            return walk_latent(latent_dim, settings.seed + number, seconds * rate)
-        return wander_latent(latent_dim, settings.seed + number, seconds / SECONDS_PER_LATENT)
+            return walk_latent(starts[number], seconds * rate)
+        return wander_latent(starts[number], settings.seed + number, seconds / SECONDS_PER_LATENT)
 
     if length:
         with replacing(settings.output / "walk.mp4") as partial:
@@ -127,27 +141,63 @@ def latent(latent_dim, *seed):
     return np.random.default_rng(seed).standard_normal(latent_dim, "float32")
 
 
-def walk_latent(latent_dim, seed, step):
-    """Return the latent of a seed after so many steps, or parts of steps, of its walk."""
+def walk_latent(start, step):
+    """Return where a latent (latent_dim,) stands after so many steps, or parts of steps, of its walk."""
     from models import rotate, step_angles
 
-    angles = step * step_angles(latent_dim) % (2 * np.pi)  # still exact after hours
-    return np.asarray(rotate(latent(latent_dim, seed), angles.astype("float32")))
+    angles = step * step_angles(len(start)) % (2 * np.pi)  # still exact after hours
+    return np.asarray(rotate(start, angles.astype("float32")))
 
 
-def wander_latent(latent_dim, seed, position):
-    """Return the latent at a position of an endless path that meets a random latent at every whole number.
+def wander_latent(start, seed, position):
+    """Return the latent at a position of an endless path from `start` that meets a random latent at every whole number.
 
     Between two of them it follows the great circle, so no frame of it is less likely than they are
     (slerp; White 2016, arXiv:1609.04468).
     """
     number, part = int(position), position % 1
-    start, end = (latent(latent_dim, seed, number + ahead) for ahead in (0, 1))
+    start, end = (latent(len(start), seed, at) if at else start for at in (number, number + 1))
     cosine = np.dot(start, end) / (np.linalg.norm(start) * np.linalg.norm(end))
     angle = np.arccos(np.clip(cosine, -1, 1))
     if np.sin(angle) < 1e-4:  # one number a latent: there is only the straight line
         return (1 - part) * start + part * end
     return (np.sin((1 - part) * angle) * start + np.sin(part * angle) * end) / np.sin(angle)
+
+
+def project(generator, picture, seed):
+    """Return the latent (latent_dim,) float32 whose frame is nearest to a picture of the generator's size, uint8.
+
+    Gradient descent from several random latents at once, the best of which is taken (Creswell & Bharath 2016,
+    arXiv:1611.05644). Near is the mean difference of pixels, and of their means over 8x8. No latent gets longer than
+    a random one is, beyond which a generator has not learned to draw.
+    """
+    import keras
+    from keras import layers, ops
+
+    from frames import to_float
+
+    latent_dim = generator.input_shape[-1]
+    number = keras.Input((), dtype="int32")
+    latents = layers.Embedding(
+        STARTS, latent_dim, keras.initializers.RandomNormal(stddev=1, seed=seed),
+        embeddings_constraint=keras.constraints.MaxNorm(latent_dim**0.5, axis=1),
+    )  # fmt: skip
+    generator.trainable = False
+    search = keras.Model(number, generator(latents(number), training=False))
+    target = to_float(picture)[None]
+    blur = layers.AveragePooling2D(min(8, *picture.shape[:2]), padding="same")
+
+    def distance(_, frames):
+        apart = frames - target
+        return ops.mean(ops.abs(apart), (1, 2, 3)) + ops.mean(ops.abs(blur(apart)), (1, 2, 3))
+
+    search.compile(keras.optimizers.Adam(0.05), loss=distance)
+    numbers = np.tile(np.arange(STARTS), STEPS)
+    print("seeking the nearest frame")
+    search.fit(numbers, np.zeros(len(numbers)), batch_size=STARTS, shuffle=False)
+    found = search.predict(np.arange(STARTS), batch_size=STARTS, verbose=0)
+    best = int(np.argmin(ops.convert_to_numpy(distance(None, found))))
+    return ops.convert_to_numpy(latents.embeddings)[best]
 
 
 def plot(path, frames, settings):

@@ -37,24 +37,22 @@ WIDEST = 4  # the base is this many times as wide as the layer next to the frame
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}  # short memory: the networks never stand still
 PERIODS = 16, 3000  # steps in which the fastest and the slowest pair of a walking latent turn round
 SKIPS = 3  # how many sizes, the frame's own and the ones below, have a picture of their own
+DEEPEST = 5  # halvings; a network of more has one of so many as its part, and a picture of its own at every size above
 
 
 def count_halvings(frame_shape):
     """Return how often a frame's sides are halved to reach the base of the pyramid.
 
-    frame_shape: (height, width, channels). The shorter side of the base is 4, 5, 6 or 7, which is 5x10
-    for 160x320. Raises ValueError, naming the nearest sizes that work, when a side does not halve so.
+    frame_shape: (height, width, channels). The shorter side of the base is 4 to 8, which is 5x10 for 160x320. Sides
+    that do not halve so are padded at the bottom and on the right inside the networks, and cut off again.
+    Raises ValueError where the shorter side is below 8.
     """
     height, width = frame_shape[:2]
     halvings, shorter = 0, min(height, width)
     while shorter >= 2 * SMALLEST_BASE:
         halvings, shorter = halvings + 1, shorter / 2
-    step = 2**halvings
-    if halvings == 0 or height % step or width % step:
-        raise ValueError(
-            f"frames of {height}x{width} (height x width) cannot be built: both sides must halve to a base of at "
-            f"least {SMALLEST_BASE}x{SMALLEST_BASE}. The nearest sizes that work: {_nearest_sizes(height, width)}."
-        )
+    if halvings == 0:
+        raise ValueError(f"frames of {height}x{width} (height x width) are too small: no side can be below 8.")
     return halvings
 
 
@@ -65,13 +63,12 @@ def build_generator(latent_dim, frame_shape, width, part_of=None, steps_a_second
     float32 in [-1, 1]. `width` is the number of channels just below the frame. With `part_of`, a generator of
     frames twice or four times as large, it is the part of that one which draws these frames, with its weights.
     `steps_a_second` is kept with a generator that walks: a second of its walk is so many steps of `step_angles`.
-    Raises ValueError for a frame_shape that does not halve to a base.
+    Raises ValueError for frames that are too small.
     """
     layer = _layers(part_of)
-    halvings = count_halvings(frame_shape)
-    smallest = _smallest_picture(part_of.output_shape[1:] if part_of else frame_shape)
+    halvings, smallest, padding = _pyramid(frame_shape, part_of.output_shape[1:] if part_of else frame_shape)
     base_width, *widths = _widths(width, halvings)
-    base_shape = (frame_shape[0] >> halvings, frame_shape[1] >> halvings, base_width)
+    base_shape = (*((side + more) >> halvings for side, more in zip(frame_shape, padding, strict=False)), base_width)
 
     latents = keras.Input((latent_dim,), name="latents")
     x = layer(layers.Dense, "dense", math.prod(base_shape), use_bias=False)(latents)
@@ -88,6 +85,8 @@ def build_generator(latent_dim, frame_shape, width, part_of=None, steps_a_second
         if level < halvings:
             x = layer(layers.Conv2D, f"conv_{level}", widths[level - 1], 3, padding="same", use_bias=False)(x)
             x = layers.ReLU()(layer(layers.BatchNormalization, f"norm_{level}", **BATCH_NORM)(x))
+    if any(padding):
+        frames = layers.Cropping2D([(0, more) for more in padding])(frames)
     frames = layers.Activation("tanh", dtype="float32", name="frames")(frames)
     # In its name, since a Keras file has no other room that any Keras reads.
     name = f"walker_{steps_a_second:.6g}" if steps_a_second else "generator"
@@ -100,13 +99,14 @@ def build_discriminator(frame_shape, width, part_of=None):
     frames: (batch, height, width, channels) float32 in [-1, 1]. Returns (batch, 1) float32 logits.
     `width` is the number of channels just above the frame. With `part_of`, a discriminator of frames twice or four
     times as large, it is the part of that one which judges these frames, with its weights.
-    Raises ValueError for a frame_shape that does not halve to a base.
+    Raises ValueError for frames that are too small.
     """
     layer = _layers(part_of)
-    halvings = count_halvings(frame_shape)
-    smallest = _smallest_picture(part_of.input_shape[1:] if part_of else frame_shape)
+    halvings, smallest, padding = _pyramid(frame_shape, part_of.input_shape[1:] if part_of else frame_shape)
     widths = _widths(width, halvings)
     inputs = frames = keras.Input(frame_shape, name="frames")
+    if any(padding):
+        frames = layers.ZeroPadding2D([(0, more) for more in padding])(frames)
     x = None
     for level in range(halvings, 0, -1):
         parts = []
@@ -145,10 +145,10 @@ def rotate(latents, angles):
 
 def smaller_shapes(frame_shape):
     """Return the frame shapes that a network of frame_shape has parts for, smallest first, its own last."""
-    halvings = count_halvings(frame_shape)
     height, width, channels = frame_shape
-    below = halvings - _smallest_picture(frame_shape)
-    return [(height >> level, width >> level, channels) for level in range(below, -1, -1)]
+    halvings, smallest, _ = _pyramid(frame_shape, frame_shape)
+    halved = lambda side, times: -(-side // 2**times)  # noqa: E731, rounded up
+    return [(halved(height, times), halved(width, times), channels) for times in range(halvings - smallest, -1, -1)]
 
 
 def load_generator(path):
@@ -205,23 +205,19 @@ def _layers(part_of):
     return layer
 
 
+def _pyramid(frame_shape, whole_shape):
+    """Return how often a network's frames are halved, the first halving with a picture of its own, and the padding.
+
+    The halvings and pictures are those of the whole network, for frames of whole_shape, of which this one is a part.
+    The padding is (rows, columns), which make the sides halve evenly.
+    """
+    whole = count_halvings(whole_shape)
+    halvings = whole - round(math.log2(whole_shape[0] / frame_shape[0]))
+    return halvings, max(1, min(whole, DEEPEST) - SKIPS + 1), [-side % 2**halvings for side in frame_shape[:2]]
+
+
 def _widths(width, halvings):
     """Return the channels at each size, from the base to just below the frame: falling evenly, in steps of 8."""
-    last = max(halvings - 1, 1)
-    exact = [width * WIDEST ** (1 - level / last) for level in range(halvings)]
+    last = max(min(halvings, DEEPEST) - 1, 1)
+    exact = [width * WIDEST ** (1 - min(level, last) / last) for level in range(halvings)]
     return [max(8 * round(channels / 8), 8) if channels > 8 else max(round(channels), 1) for channels in exact]
-
-
-def _smallest_picture(frame_shape):
-    """Return how many doublings above the base the smallest size with a picture of its own is."""
-    return max(1, count_halvings(frame_shape) - SKIPS + 1)
-
-
-def _nearest_sizes(height, width):
-    """Name the sizes around height x width whose sides are multiples of the same power of two."""
-    shorter = max(min(height, width), 2 * SMALLEST_BASE)
-    step = 2 ** (shorter // SMALLEST_BASE).bit_length() // 2
-    around = [sorted({max(side // step, SMALLEST_BASE) * step, -(-side // step) * step}) for side in (height, width)]
-    sizes = {(h, w) for h in around[0] for w in around[1] if h >= SMALLEST_BASE * step and w >= SMALLEST_BASE * step}
-    ordered = sorted(sizes, key=lambda size: abs(size[0] - height) + abs(size[1] - width))
-    return ", ".join(f"{h}x{w}" for h, w in ordered)

@@ -57,6 +57,8 @@ class TrainingSettings:
     nothing after --augment: not at all."""
     grow: bool = True
     """Train on smaller frames first (from a quarter of the size), then on larger ones."""
+    grow_from: Path | None = None
+    """Folder of a run on frames of half the size, whose networks this training goes on with, on larger frames."""
     learning_rate: float = 4e-4
     """Adam's learning rate, for both networks."""
     beta_1: float = 0.0
@@ -68,6 +70,11 @@ class TrainingSettings:
     steadier, and slower."""
     ema_decay: float = 0.999
     """How much of the averaged generator, which draws all pictures, survives a step."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Numbers to calculate with; weights and the averaged generator are float32 in any case. The shorter ones are
+    faster on GPUs (bfloat16 from 2020 on) and on processors with AMX, and far slower on others."""
+    devices: int = 1
+    """GPUs of this computer to train on, each on its part of every batch; without any, parts of the processor."""
     seed: int = 0
     """Seed of the first weights, the latents and the order of the frames."""
     picture_epochs: int = 5
@@ -93,7 +100,7 @@ class TrainingSettings:
     def check(self):
         """Raise SettingError for the first value out of its range."""
         at_least = {
-            "epochs": 1, "window": 1, "batch_size": 2, "latent_dim": 1, "width": 1, "seed": 0,
+            "epochs": 1, "window": 1, "batch_size": 2, "latent_dim": 1, "width": 1, "seed": 0, "devices": 1,
             "picture_epochs": 1, "score_epochs": 1, "keep_checkpoints": 1,
         }  # fmt: skip
         for name, least in at_least.items():
@@ -108,8 +115,12 @@ class TrainingSettings:
         for name in ("beta_1", "beta_2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingError(f"--{_option(name)} must be at least 0 and below 1, not {getattr(self, name)}.")
+        if self.batch_size % self.devices:
+            raise SettingError(f"--batch-size {self.batch_size} cannot be shared evenly by {self.devices} --devices.")
         if self.window > 1 and self.latent_dim % 2:
             raise SettingError(f"--latent-dim must be even with a --window of {self.window}, not {self.latent_dim}.")
+        if self.grow_from and not (self.grow_from / "settings.json").is_file():
+            raise SettingError(f"there is no run {self.grow_from}: --grow-from takes the folder of one.")
         if self.run is not None and not self.resume:
             raise SettingError("--run names the run to continue: add --resume.")
         if not self.name or any(character in self.name for character in r'\/:*?"<>|'):
@@ -199,8 +210,8 @@ def load_settings(run_dir):
     """Return the TrainingSettings a run was started with."""
     saved = load_facts(run_dir)["settings"]
     known = {field.name: saved[field.name] for field in fields(TrainingSettings) if field.name in saved}
-    features = saved.get("features") and Path(saved["features"])
-    known |= {"frames": Path(known["frames"]), "runs": run_dir.parent, "features": features}
+    known |= {name: Path(known[name]) for name in ("frames", "features", "grow_from") if known.get(name)}
+    known["runs"] = run_dir.parent
     return TrainingSettings(**known | {"augment": tuple(known["augment"])})
 
 
@@ -209,13 +220,13 @@ def settings_as_json(settings, **facts):
     return json.dumps({"settings": asdict(settings), **facts}, indent=2, default=str) + "\n"
 
 
-def refuse_other_frames(run_dir, frame_count, frame_shape):
-    """Raise SettingError where a run to resume was trained on frames of another number or size."""
+def refuse_other_frames(run_dir, facts):
+    """Raise SettingError where a run to resume was trained on other frames than those with these facts."""
     saved = load_facts(run_dir)
-    if [saved["frame_count"], saved["frame_shape"]] != [frame_count, list(frame_shape)]:
+    if any(saved.get(name, fact) != fact for name, fact in facts.items()):
         raise SettingError(
             f"{run_dir.name} was trained on {saved['frame_count']} frames of {saved['frame_shape']}, and now --frames "
-            f"holds {frame_count} of {list(frame_shape)}: put them back, or start a new run."
+            f"holds {facts['frame_count']} of {facts['frame_shape']}, or other ones: put them back, or start a new run."
         )
 
 

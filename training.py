@@ -28,7 +28,7 @@ from keras.callbacks import Callback, TensorBoard
 from tqdm import tqdm
 
 from frames import (
-    check_frames,
+    fingerprint,
     fit_frame,
     list_frames,
     read_frame,
@@ -37,6 +37,7 @@ from frames import (
     tile,
     to_float,
     to_uint8,
+    usable_frames,
     write_frame,
 )
 from gan import build_gan
@@ -47,6 +48,7 @@ from settings import (
     SettingError,
     find_run,
     load_facts,
+    load_settings,
     new_run_dir,
     only_one_training,
     refuse_other_frames,
@@ -69,26 +71,29 @@ def train(settings):
     Returns that folder. Raises SettingError and InputError, before anything is written, for what cannot be trained.
     """
     settings.check()
-    paths = list_frames(settings.frames)
-    frame_shape = check_frames(paths)
+    paths, frame_shape = usable_frames(list_frames(settings.frames))
     if settings.batch_size > len(paths):
         raise SettingError(f"--batch-size must be at most {len(paths)}, the frames in {settings.frames}.")
 
+    facts = {"frame_shape": list(frame_shape), "frame_count": len(paths), "fingerprint": fingerprint(paths)}
     add_up_in_order()
     network = load_network(settings.features) if settings.features else None
     timeline = read_timeline(paths) if settings.window > 1 else None
-    gan = build_gan(settings, frame_shape, 1 / timeline.step if timeline else None)
-    if settings.resume:
-        run_dir = find_run(settings.runs, settings.run)
-        refuse_other_frames(run_dir, len(paths), frame_shape)
-    else:
-        run_dir = new_run_dir(settings.runs, settings.name)
-    with only_one_training(run_dir):
-        train_in(run_dir, settings, gan, paths, timeline, network)
+    with on_devices(settings.devices):
+        gan = build_gan(settings, frame_shape, 1 / timeline.step if timeline else None)
+        if settings.resume:
+            run_dir = find_run(settings.runs, settings.run)
+            refuse_other_frames(run_dir, facts)
+        else:
+            if settings.grow_from:
+                start_from(settings.grow_from, gan, settings)
+            run_dir = new_run_dir(settings.runs, settings.name)
+        with only_one_training(run_dir):
+            train_in(run_dir, settings, gan, paths, facts, timeline, network)
     return run_dir
 
 
-def train_in(run_dir, settings, gan, paths, timeline, network):
+def train_in(run_dir, settings, gan, paths, facts, timeline, network):
     """Train a GAN in the folder of its run, from where that stands to the end of its epochs, or to a stop."""
     frame_shape = gan.generator.output_shape[1:]
     steps_per_epoch = math.ceil(len(paths) / settings.batch_size)
@@ -100,10 +105,10 @@ def train_in(run_dir, settings, gan, paths, timeline, network):
             raise SettingError(f"{run_dir} has had its {settings.epochs} epochs: ask for more with --epochs.")
     else:
         growth = plan_growth(settings, frame_shape, len(paths))
-    facts = {"frame_shape": frame_shape, "frame_count": len(paths), "growth": growth, "keras": keras.__version__}
+    facts |= {"growth": growth, "keras": keras.__version__, "backend": keras.backend.backend()}
     with replacing(run_dir / "settings.json") as partial:  # of a resumed run too: --epochs may have changed
         lasting = replace(settings, resume=False, run=None)
-        partial.write_text(settings_as_json(lasting, **facts, backend=keras.backend.backend()))
+        partial.write_text(settings_as_json(lasting, **facts))
     first_step = int(gan.step)
     doing = "resuming" if settings.resume else "training"
     print("{} {}: {} frames of {}x{}".format(doing, run_dir, len(paths), *frame_shape[:2]))
@@ -128,7 +133,7 @@ def train_in(run_dir, settings, gan, paths, timeline, network):
             end = min(end, settings.epochs)
             while start <= int(gan.step) // steps_per_epoch < end and not stop.asked:
                 epoch, done = divmod(int(gan.step), steps_per_epoch)
-                data = batches(paths, settings, int(gan.step), shape, timeline)
+                data = stop.where_they_end(batches(paths, settings, int(gan.step), shape, timeline))
                 gan.make_train_function(force=True)  # for frames of another size
                 gan.fit(  # first the rest of an epoch that was interrupted, then the whole ones
                     data, initial_epoch=epoch, epochs=epoch + 1 if done else end, shuffle=False, verbose=0,
@@ -136,6 +141,8 @@ def train_in(run_dir, settings, gan, paths, timeline, network):
                 )  # fmt: skip
     checkpoints.save_or_go_back(gan)
     samples.write(gan, "latest")
+    if stop.error:
+        raise InputError(f"{stop.error} All is saved; then go on with --resume --run {run_dir.name}.")
     print(f"{stop.reason or 'finished'} at epoch {int(gan.step) / steps_per_epoch:.2f} of {settings.epochs}.")
     print(f"Pictures: {run_dir / 'samples'}. Generator: {run_dir / 'generator.keras'}.")
     if int(gan.step) < last_step:
@@ -155,12 +162,70 @@ def add_up_in_order():
             tensorflow.config.experimental.enable_op_determinism()
 
 
+@contextmanager
+def on_devices(count):
+    """Within this, models are built on so many devices, and `fit` gives each its part of every batch.
+
+    Devices are GPUs, or without any, the processor's: TensorFlow's is parted, JAX has as many as XLA_FLAGS says.
+    Raises SettingError where there are fewer.
+    """
+    if count == 1:
+        yield
+        return
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.config.list_physical_devices("GPU"):
+            parts = [tf.config.LogicalDeviceConfiguration()] * count
+            tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+        found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    else:
+        found = keras.distribution.list_devices() if backend == "jax" else []
+    if len(found) < count:
+        raise SettingError(f"--devices {count}: {backend} finds {len(found) or 'only 1'} here.")
+    if backend == "tensorflow":
+        with tf.distribute.MirroredStrategy([device.name for device in found[:count]]).scope():
+            yield
+    else:
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:count]))
+        yield
+
+
+def start_from(run_dir, gan, settings):
+    """Give the GAN the weights of a run on smaller frames; what it has beyond them starts as always, adding nothing.
+
+    Raises SettingError where that run's networks are no part of the GAN's.
+    """
+    theirs, shape = load_settings(run_dir), tuple(load_facts(run_dir)["frame_shape"])
+    for name in ("latent_dim", "width", "window"):
+        if getattr(theirs, name) != getattr(settings, name):
+            raise SettingError(
+                f"{run_dir} was trained with --{name.replace('_', '-')} {getattr(theirs, name)}: so must this."
+            )
+    frame_shape = gan.generator.output_shape[1:]
+    if shape not in smaller_shapes(frame_shape)[:-1]:
+        raise SettingError(
+            "{}, a run on frames of {}x{}, does not grow to {}x{}: only to twice the size, or four times.".format(
+                run_dir, *shape[:2], *frame_shape[:2]
+            )
+        )
+    smaller = build_gan(theirs, shape)
+    load_newest_checkpoint(smaller, run_dir)
+    for name in ("generator", "ema_generator", "discriminator"):
+        for layer in getattr(smaller, name).layers:
+            if layer.weights:
+                getattr(gan, name).get_layer(layer.name).set_weights(layer.get_weights())
+
+
 def plan_growth(settings, frame_shape, frame_count):
     """Return (first epoch, frame shape) of each size that is trained, smallest first.
 
     Each size but the last has a quarter of the epochs, but no more than SIZE_IMAGES images.
     """
-    shapes = smaller_shapes(frame_shape) if settings.grow else [frame_shape]
+    shapes = smaller_shapes(frame_shape) if settings.grow or settings.grow_from else [frame_shape]
+    if settings.grow_from:
+        shapes = shapes[shapes.index(tuple(load_facts(settings.grow_from)["frame_shape"])) + 1 :]
     share = min(settings.epochs // 4, math.ceil(SIZE_IMAGES / (frame_count * settings.window)))
     return [(share * number, shape) for number, shape in enumerate(shapes)]
 
@@ -404,7 +469,20 @@ class Stop(Callback):
     def __init__(self, minutes):
         super().__init__()
         self.deadline = time.monotonic() + 60 * (minutes or math.inf)
-        self.asked, self.reason = False, ""
+        self.asked, self.reason, self.error = False, "", None
+
+    def where_they_end(self, batches):
+        """Yield batches; where a frame cannot be read any more, ask for the end, and repeat the last until then."""
+        batch = None
+        try:
+            for batch in batches:
+                yield batch
+        except InputError as error:
+            if batch is None:
+                raise
+            self.asked, self.error = True, error
+        while True:
+            yield batch
 
     def on_train_batch_end(self, batch, logs=None):
         if time.monotonic() > self.deadline:

@@ -1,15 +1,18 @@
-"""Measure speed: training against the original recipe, extraction against plain decoding, drawing into mp4.
+"""Measure speed and memory: training against the original recipe, extraction against plain decoding, drawing.
 
 For example: python benchmarks/throughput.py --video walk.mp4 --minutes 4
 
-Prints a table and writes throughput.csv. Both sides of every ratio are measured in this one run.
+Prints a table and writes throughput.csv. Everything is measured in this one run, each row in a process of its own.
 """
 
 import csv
+import math
+import multiprocessing
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,9 +21,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-from settings import command_line
+from settings import TrainingSettings, command_line
 
-RECIPES = ("original", "dcgan", "extraction", "drawing")
+TRAININGS = ("original", "dcgan", "default", "default, bfloat16")
+RECIPES = (*TRAININGS, "extraction", "drawing")
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,10 @@ class BenchmarkSettings:
     video: Path = Path("data/drawn_walk.mp4")
     """Video to take frames of 160x320 from."""
     minutes: float = 4.0
-    """Time to spend on the two trainings together."""
+    """Time to spend on the trainings together."""
     batch_size: int = 16
-    """Frames in a batch, for both."""
-    recipes: tuple[Literal["original", "dcgan", "extraction", "drawing"], ...] = RECIPES
+    """Frames in a batch."""
+    recipes: tuple[Literal["original", "dcgan", "default", "default, bfloat16", "extraction", "drawing"], ...] = RECIPES
     """What to measure."""
     output: Path = Path("throughput.csv")
     """File for the table."""
@@ -42,51 +46,110 @@ class BenchmarkSettings:
 def measure(settings):
     """Measure every recipe and print and write the table."""
     from extract_frames import ExtractionSettings, extract
-    from frames import list_frames, read_frame
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         extract(ExtractionSettings(video=str(settings.video), frames=folder / "frames"))
-        paths = list_frames(folder / "frames")
-        frames = np.stack([read_frame(path) for path in paths])
-        if "original" in settings.recipes:
-            rows.append(("training, original recipe", original_speed(frames, settings), "images/s"))
-        if "dcgan" in settings.recipes:
-            rows.append(
-                ("training, this project's defaults", dcgan_speed(paths, frames.shape[1:], settings), "images/s")
-            )
-            if "original" in settings.recipes:
-                rows.append(("    times the original", rows[-1][1] / rows[-2][1], "x"))
+        trainings = [name for name in TRAININGS if name in settings.recipes]
+        peak = apart(matrix_multiply_peak)[0] if trainings else None
+        for name in trainings:
+            (speed, flops), memory = apart(training_speed, name, folder / "frames", settings)
+            share = f"{flops * speed / peak:.0%} of the matrix-multiply peak, {peak / 1e9:.0f} GFLOP/s"
+            rows.append((f"training, {name}", f"{speed:.1f}", "images/s", share, memory))
+            print_row(rows[-1])
         if "extraction" in settings.recipes:
-            rows += extraction_times(settings.video, folder)
+            for height in (360, 1080):
+                looped = apart(loop_video, settings.video, folder, height)[0]
+                plain, memory = apart(decode, looped)
+                rows.append((f"plain decoding, {height} lines", f"{12_000 / plain:.0f}", "frames/s", "", memory))
+                ours, memory = apart(extract_sixth, looped, folder / f"ours-{height}")
+                times = f"{ours / plain:.2f} times as long as plain decoding"
+                rows.append((f"extraction, {height} lines", f"{12_000 / ours:.0f}", "frames/s", times, memory))
+                ffmpeg = apart(extract_sixth_by_ffmpeg, looped, folder / f"ffmpeg-{height}")[0]
+                rows.append((f"the ffmpeg command, {height} lines", f"{12_000 / ffmpeg:.0f}", "frames/s", "", ""))
+                for row in rows[-3:]:
+                    print_row(row)
+                looped.unlink()
         if "drawing" in settings.recipes:
-            rows.append(("drawing into mp4", drawing_speed(folder), "frames/s"))
+            speed, memory = apart(drawing_speed, folder)
+            rows.append(("drawing into mp4", f"{speed:.0f}", "frames/s", "", memory))
+            print_row(rows[-1])
     with open(settings.output, "w", newline="") as file:
-        csv.writer(file).writerows([("what", "value", "unit"), *rows])
-    for what, value, unit in rows:
-        print(f"{what:40} {value:9.2f} {unit}")
+        csv.writer(file).writerows([("what", "value", "unit", "compared", "peak memory, MB"), *rows])
 
 
-def original_speed(frames, settings):
-    """Return the images a second of the original's loop, counting a whole batch a step."""
-    from benchmarks.original import Original
-    from frames import to_float
-
-    frames = to_float(frames)  # as the original held them
-    original = Original(frames.shape[1:], settings.batch_size)
-    return settings.batch_size * steps_a_second(lambda: original.step(frames), 30 * settings.minutes)
+def print_row(row):
+    """Print a row of the table as soon as it is there."""
+    print("{:32}{:>8} {:9} {:55} {:>8}".format(*row), "MB" if row[-1] else "", flush=True)
 
 
-def dcgan_speed(paths, frame_shape, settings):
-    """Return the images a second of `fit` as train_unconditional_gan.py runs it, reading frames included."""
+def apart(function, *arguments):
+    """Return what a function returns in a process of its own, and the most memory it held, in MB."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(with_memory, function, *arguments).result()
+
+
+def with_memory(function, *arguments):
+    """Return what a function returns, and the most memory that this process has held, in MB."""
+    import resource
+
+    result = function(*arguments)
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return result, round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+
+
+def matrix_multiply_peak():
+    """Return the float32 operations a second of a large matrix product on the installed backend."""
     import keras
 
-    from gan import build_gan
-    from train_unconditional_gan import SETTINGS
-    from training import add_up_in_order, batches
+    size = 3000
+    matrix = keras.random.normal((size, size))
 
-    seconds = 30 * settings.minutes
+    def multiply():
+        np.asarray(keras.ops.convert_to_numpy(keras.ops.matmul(matrix, matrix)[0, 0]))
+
+    return 2 * size**3 * max(steps_a_second(multiply, 3) for _ in range(3))
+
+
+def training_speed(name, folder, settings):
+    """Return the images a second of a recipe's training loop, and the operations that an image needs."""
+    from frames import list_frames
+
+    paths = list_frames(folder)
+    seconds = 60 * settings.minutes / len(settings.recipes)
+    if name == "original":
+        return original_speed(paths, settings, seconds)
+    from train_unconditional_gan import SETTINGS
+
+    changes = {
+        "dcgan": {"loss": "non-saturating", "penalty": 0.0, "augment": ()},
+        "default": {},
+        "default, bfloat16": {"precision": "bfloat16"},
+    }
+    return project_speed(paths, replace(SETTINGS, batch_size=settings.batch_size, **changes[name]), seconds)
+
+
+def original_speed(paths, settings, seconds):
+    """Measure the original's loop, counting a whole batch a step."""
+    from benchmarks.original import Original
+    from frames import read_frame, to_float
+
+    frames = to_float(np.stack([read_frame(path) for path in paths]))  # as the original held them
+    original = Original(frames.shape[1:], settings.batch_size)
+    speed = settings.batch_size * steps_a_second(lambda: original.step(frames), seconds)
+    generator, discriminator = forward_flops(original.generator), forward_flops(original.discriminator)
+    # Half a batch of fakes, the discriminator's step on a whole one, the generator's through both networks.
+    return speed, 0.5 * generator + 3 * discriminator + 3 * generator + 2 * discriminator
+
+
+def project_speed(paths, run: TrainingSettings, seconds):
+    """Measure `fit` at full size as train_unconditional_gan.py runs it, reading frames included."""
+    import keras
+
+    from frames import read_frame
+    from gan import PENALISED, build_gan
+    from training import add_up_in_order, batches
 
     class Clock(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -96,13 +159,26 @@ def dcgan_speed(paths, frame_shape, settings):
                 self.speed = (batch - self.first) / (time.perf_counter() - self.began)
                 self.model.stop_training = True
 
+    frame_shape = read_frame(paths[0]).shape
     add_up_in_order()
-    run = replace(SETTINGS, batch_size=settings.batch_size)
-    clock = Clock()
-    build_gan(run, frame_shape).fit(
-        batches(paths, run, 0, frame_shape), steps_per_epoch=10**6, shuffle=False, verbose=0, callbacks=[clock]
-    )
-    return settings.batch_size * clock.speed
+    clock, gan = Clock(), build_gan(run, frame_shape)
+    gan.fit(batches(paths, run, 0, frame_shape), steps_per_epoch=10**6, shuffle=False, verbose=0, callbacks=[clock])
+    generator, discriminator = forward_flops(gan.generator), forward_flops(gan.discriminator)
+    judged = 2 + len(gan.penalised) * (PENALISED / run.batch_size) if run.penalty else 2
+    # Forward, and backward to weights and inputs, of all that is judged; and once more backward, to the generator.
+    return run.batch_size * clock.speed, 3 * generator + (3 * judged + 1) * discriminator
+
+
+def forward_flops(network):
+    """Return the operations of a network's convolutions and dense layers for one frame; an addition is one."""
+    from keras import layers
+
+    total = 0
+    for layer in network.layers:
+        if isinstance(layer, layers.Conv2D | layers.Dense):
+            places = math.prod(layer.output.shape[1:-1])
+            total += 2 * places * math.prod(layer.kernel.shape)
+    return total
 
 
 def steps_a_second(step, seconds):
@@ -116,32 +192,49 @@ def steps_a_second(step, seconds):
     return count / (time.perf_counter() - began)
 
 
-def extraction_times(video, folder, repeats=3):
-    """Time taking 10,000 frames from the video looped to ten minutes, and plain decoding of it, in turns."""
-    import cv2
+def loop_video(video, folder, height):
+    """Write the video, scaled to so many lines and looped to 12,000 frames, and return its path."""
     import imageio_ffmpeg
 
+    once, looped = folder / f"once-{height}.mp4", folder / f"looped-{height}.mp4"
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error"]
+    scale = ["-an", "-vf", f"scale=-2:{height}", "-c:v", "libx264", "-preset", "veryfast", once]
+    subprocess.run([*ffmpeg, "-i", video, *scale], check=True)
+    subprocess.run([*ffmpeg, "-stream_loop", "-1", "-i", once, "-c", "copy", "-frames:v", "12000", looped], check=True)
+    return looped
+
+
+def decode(video):
+    """Return the seconds that OpenCV takes to decode a video from beginning to end."""
+    import cv2
+
+    began, capture = time.perf_counter(), cv2.VideoCapture(str(video))
+    while capture.read()[0]:
+        pass
+    return time.perf_counter() - began
+
+
+def extract_sixth(video, folder):
+    """Return the seconds that it takes to extract a sixth of 12,000 frames, as 10,000 of 60,000."""
     from extract_frames import ExtractionSettings, extract
 
-    seconds = imageio_ffmpeg.count_frames_and_secs(str(video))[1]
-    looped = folder / "ten_minutes.mp4"
-    loop = ["-stream_loop", str(int(600 / seconds)), "-i", video, "-c", "copy", "-an", "-t", "600", looped]
-    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *loop], check=True)
-    plain, ours = [], []
-    for number in range(repeats):
-        began = time.perf_counter()
-        capture = cv2.VideoCapture(str(looped))
-        while capture.read()[0]:
-            pass
-        plain.append(time.perf_counter() - began)
-        began = time.perf_counter()
-        extract(ExtractionSettings(video=str(looped), frames=folder / f"extracted-{number}"))
-        ours.append(time.perf_counter() - began)
-    return [
-        ("plain decoding of ten minutes", np.median(plain), "s"),
-        ("extraction of 10,000 frames from it", np.median(ours), "s"),
-        ("    times plain decoding", np.median(np.array(ours) / plain), "x"),
-    ]
+    began = time.perf_counter()
+    extract(ExtractionSettings(video=str(video), frames=folder, target_frames=2000))
+    return time.perf_counter() - began
+
+
+def extract_sixth_by_ffmpeg(video, folder):
+    """Return the seconds that the ffmpeg command takes for the same frames."""
+    import imageio_ffmpeg
+
+    folder.mkdir()
+    began = time.perf_counter()
+    sampled = "select=not(mod(n\\,6)),scale=320:160:force_original_aspect_ratio=increase,crop=320:160"
+    subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", video, "-vf", sampled, "-fps_mode", "vfr",
+         "-q:v", "3", folder / "%06d.jpg"], check=True,
+    )  # fmt: skip
+    return time.perf_counter() - began
 
 
 def drawing_speed(folder):

@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 import threading
+import time
 
 import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from conftest import REAL_VIDEOS, REPO, moving_picture, run
+from conftest import KILLS, REAL_VIDEOS, REPO, moving_picture, run, start
 
 import drawn_walk
 from extract_frames import ExtractionSettings, extract, fit_frame
@@ -166,6 +167,26 @@ def test_interrupted_extraction_goes_on_where_it_stopped(video, tmp_path):
     again, index_again = extracted(video, tmp_path / "f")
     assert (again == whole).all() and index_again == index
     assert marker.stat().st_mtime_ns == written
+
+
+def test_killed_at_any_moment_extraction_goes_on(video, tmp_path):
+    ffmpeg("-stream_loop", "19", "-i", video, "-c", "copy", tmp_path / "long.mp4")
+    arguments = ("extract_frames.py", "--video", "long.mp4", "--height", 64, "--width", 128)
+    run(*arguments, "--frames", "whole", cwd=tmp_path)
+    random, seen = np.random.default_rng(0), set()
+    for _ in range(KILLS):
+        process = start(*arguments, "--frames", "killed", cwd=tmp_path)
+        time.sleep(random.uniform(0.3, 1.5))
+        process.kill()
+        process.communicate()
+        for path in (tmp_path / "killed").glob("[!.]*.jpg"):
+            assert read_frame(path).shape == (64, 128, 3)
+            seen.add((path.name, path.stat().st_mtime_ns))
+    run(*arguments, "--frames", "killed", cwd=tmp_path)
+    whole, killed = (sorted((tmp_path / name).iterdir()) for name in ("whole", "killed"))
+    assert [path.name for path in whole] == [path.name for path in killed]  # nothing half-written is left either
+    assert all(one.read_bytes() == other.read_bytes() for one, other in zip(whole, killed, strict=True))
+    assert seen and seen <= {(path.name, path.stat().st_mtime_ns) for path in killed}  # none written twice
 
 
 @pytest.fixture

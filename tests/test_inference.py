@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import TINY, run
 
-from frames import read_frame, to_uint8
+from frames import read_frame, to_uint8, write_frame
 from inference_unconditional_gan import latent, walk_latent, wander_latent
 from models import load_generator
 
@@ -54,15 +54,15 @@ def test_walk_is_a_video_that_browsers_play(drawn):
 
 
 def test_walk_is_smooth_never_repeats_and_stays_on_the_sphere():
-    path = np.stack([wander_latent(64, 3, position) for position in np.arange(0, 6, 1 / 60)])
+    path = np.stack([wander_latent(latent(64, 3), 3, position) for position in np.arange(0, 6, 1 / 60)])
     steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
     assert steps.max() < 0.5 and steps.min() > 0.05
     norms = np.linalg.norm(path, axis=1)
     assert norms.min() > 0.75 * 8 and norms.max() < 1.25 * 8
     assert np.linalg.norm(path[0] - path[240]) > 4
     np.testing.assert_allclose(path[60], latent(64, 3, 1), atol=1e-5)
-    assert (wander_latent(64, 3, 1.5) == wander_latent(64, 3, 1.5)).all()
-    assert np.isfinite(wander_latent(1, 0, 0.5)).all()
+    np.testing.assert_array_equal(path[0], latent(64, 3))
+    assert np.isfinite(wander_latent(latent(1, 0), 0, 0.5)).all()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_generator_that_learned_time_walks_at_the_rate_of_its_video(walker, tm
     strip = read_frame(tmp_path / "output/strip.png")
     assert strip.shape == (2 * 16, 12 * 32, 3)
     generator = load_generator(walker / "generator.keras")
-    expected = to_uint8(generator.predict(np.stack([walk_latent(8, 4, 4 * k) for k in range(12)]), verbose=0))
+    expected = to_uint8(generator.predict(np.stack([walk_latent(latent(8, 4), 4 * k) for k in range(12)]), verbose=0))
     assert np.abs(strip[16:].astype(int) - np.concatenate(list(expected), 1)).max() <= 1
     run(
         SCRIPT, "--generator", walker, "--walk-seconds", 2, "--walks", 2, "--seed", 3, "--output", "again", cwd=tmp_path
@@ -99,14 +99,14 @@ def test_a_generator_that_learned_time_walks_at_the_rate_of_its_video(walker, tm
 
 
 def test_a_learned_walk_turns_on_step_by_step_for_hours():
-    path = np.stack([walk_latent(64, 3, step) for step in range(200)])
+    path = np.stack([walk_latent(latent(64, 3), step) for step in range(200)])
     np.testing.assert_allclose(np.linalg.norm(path, axis=1), np.linalg.norm(path[0]), rtol=1e-5)
     np.testing.assert_allclose(path[0], latent(64, 3))
-    late = [walk_latent(64, 3, 1_000_000 + step) for step in range(2)]
+    late = [walk_latent(latent(64, 3), 1_000_000 + step) for step in range(2)]
     np.testing.assert_allclose(
         np.linalg.norm(late[1] - late[0]), np.linalg.norm(path[1] - path[0]), rtol=0.3
     )  # as fast as at the start, give or take where it stands
-    half = np.linalg.norm(walk_latent(64, 3, 0.5) - path[0]) / np.linalg.norm(path[1] - path[0])
+    half = np.linalg.norm(walk_latent(latent(64, 3), 0.5) - path[0]) / np.linalg.norm(path[1] - path[0])
     np.testing.assert_allclose(half, 0.5, atol=0.02)
 
 
@@ -114,6 +114,20 @@ def test_no_truncation_is_all_of_it_and_zero_none(trained, tmp_path):
     run(SCRIPT, "--generator", trained[0], "--truncation", 0, "--count", 2, "--walk-seconds", 0, cwd=tmp_path)
     frames = [read_frame(tmp_path / "output/frames" / f"{seed:06}.png") for seed in range(2)]
     assert (frames[0] == frames[1]).all()
+
+
+def test_a_picture_is_projected_and_a_walk_starts_from_it(walker, trained, tmp_path):
+    generator = load_generator(walker / "generator.keras")
+    drawn = to_uint8(generator.predict(latent(8, 123)[None], verbose=0))[0]
+    write_frame(tmp_path / "picture.png", drawn)
+    run(SCRIPT, "--generator", walker, "--project", "picture.png", "--walk-seconds", 0.2, cwd=tmp_path)
+    picture, found = np.split(read_frame(tmp_path / "output/projected.png").astype(int), 2, 1)
+    np.testing.assert_array_equal(picture, drawn)
+    others = to_uint8(generator.predict(np.stack([latent(8, seed) for seed in range(16)]), verbose=0)).astype(int)
+    assert np.abs(found - drawn).mean() < 0.5 * np.abs(others - drawn).mean((1, 2, 3)).min()
+    first = cv2.VideoCapture(str(tmp_path / "output/walk.mp4")).read()[1][..., ::-1]
+    assert np.abs(first - found).mean() < np.abs(first - others[0]).mean()  # the walk of the seed would begin there
+    assert "there is no picture none.png" in run(SCRIPT, "--project", "none.png", cwd=trained[0].parents[1], expect=2)
 
 
 def test_generators_of_other_people(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 import signal
 import time
@@ -13,15 +14,15 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import REAL_VIDEOS, TINY, moving_picture, run, start, write_frames
+from conftest import KILLS, REAL_VIDEOS, TINY, moving_picture, run, start, write_frames
 
 import drawn_walk
 from frames import fit_frame, list_frames, read_frame, read_timeline, to_float, to_uint8, write_frame
 from gan import build_gan
-from inference_unconditional_gan import walk_latent
+from inference_unconditional_gan import latent, walk_latent
 from metrics import motion, spread
 from models import load_generator
-from settings import InputError, TrainingSettings, load_settings
+from settings import InputError, TrainingSettings, load_facts, load_settings
 from training import Checkpoints, Samples, batches, draw, load_newest_checkpoint, plan_growth, train
 
 SCRIPT = "train_unconditional_gan.py"
@@ -110,7 +111,7 @@ def test_a_busy_machine_changes_nothing(tmp_path, frames_dir):
 
 
 def test_killed_at_any_moment_it_resumes_to_the_same_end(tmp_path, frames_dir):
-    arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 40, "--checkpoint-minutes", 1e-6)
+    arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 14 * KILLS, "--checkpoint-minutes", 1e-6)
     run(*arguments, "--runs", "whole", cwd=tmp_path)
     run_dir = tmp_path / "killed/0001-shuffled"
     random = np.random.default_rng(0)
@@ -121,7 +122,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_end(tmp_path, frames_dir):
         while process.poll() is None and not (run_dir / "metrics.csv").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(random.uniform(0.5, 4) if not kills else random.uniform(6, 9))
-        if kills < 3 and process.poll() is None:
+        if kills < KILLS and process.poll() is None:
             process.kill()
             kills += 1
             process.wait()
@@ -131,12 +132,12 @@ def test_killed_at_any_moment_it_resumes_to_the_same_end(tmp_path, frames_dir):
             if (run_dir / "generator.keras").exists():
                 load_generator(run_dir / "generator.keras")
             process = start(SCRIPT, "--runs", "killed", "--resume", cwd=tmp_path)
-        elif kills == 3:
+        elif kills == KILLS:
             process.communicate(timeout=200)
     assert process.returncode == 0 and kills
     assert_same_weights(run_dir, tmp_path / "whole/0001-shuffled")
     steps = [row["step"] for row in metrics(run_dir)]
-    assert steps == sorted(set(steps)) and steps[-1] == 120
+    assert steps == sorted(set(steps)) and steps[-1] == 42 * KILLS
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -216,16 +217,118 @@ def test_frames_that_cannot_be_trained_on(tmp_path, frames_dir):
     for folder in ("empty", "missing"):
         assert "extract_frames.py" in run(SCRIPT, "--frames", folder, cwd=tmp_path, expect=1)
     for number in range(20):
-        (tmp_path / "odd").mkdir(exist_ok=True)
-        write_frame(tmp_path / "odd" / f"{number}.png", np.zeros((15, 32, 3), "uint8"))
-    assert "16x32" in run(SCRIPT, "--frames", "odd", cwd=tmp_path, expect=2)
-    shutil.copytree(frames_dir, tmp_path / "text")
-    (tmp_path / "text/000004.jpg").write_text("not a picture")
-    assert "000004.jpg" in run(SCRIPT, "--frames", "text", *TINY, cwd=tmp_path, expect=1)
+        (tmp_path / "small").mkdir(exist_ok=True)
+        write_frame(tmp_path / "small" / f"{number}.png", np.zeros((7, 32, 3), "uint8"))
+    assert "7x32" in run(SCRIPT, "--frames", "small", cwd=tmp_path, expect=2)
+    shutil.copytree(frames_dir, tmp_path / "bad")
+    for number in range(1, 6):
+        (tmp_path / f"bad/{number:06}.jpg").write_text("not a picture")
+    output = run(SCRIPT, "--frames", "bad", *TINY, cwd=tmp_path, expect=1)
+    assert "5 of 10 frames" in output and "000001.jpg" in output
+    (tmp_path / "one").mkdir()
+    write_frame(tmp_path / "one/000000.png", np.zeros((16, 32, 3), "uint8"))
+    assert "one frame only" in run(SCRIPT, "--frames", "one", *TINY, cwd=tmp_path, expect=1)
     assert not (tmp_path / "saved_models").exists()
-    shutil.copytree(frames_dir, tmp_path / "mixed")
-    write_frame(tmp_path / "mixed/000005.jpg", np.zeros((8, 16, 3), "uint8"))
-    assert "000005.jpg" in run(SCRIPT, "--frames", "mixed", *TINY, cwd=tmp_path, expect=1)
+
+
+def test_frames_that_cannot_be_used_are_left_out_and_counted(tmp_path, frames_dir):
+    frames = tmp_path / "frames"
+    shutil.copytree(frames_dir, frames)
+    (frames / "000004.jpg").write_text("not a picture")
+    (frames / "000005.jpg").write_bytes((frames / "000005.jpg").read_bytes()[:100])
+    write_frame(frames / "000006.jpg", np.zeros((8, 16, 3), "uint8"))
+    (frames / "000007.jpg").write_bytes(b"")
+    cv2.imwrite(str(frames / "grey.png"), np.zeros((16, 32), "uint8"))  # these two can be
+    cv2.imwrite(str(frames / "transparent.png"), np.zeros((16, 32, 4), "uint8"))
+    output = run(SCRIPT, "--frames", frames, *TINY, "--epochs", 1, cwd=tmp_path)
+    assert "4 of 12 frames" in output and "000004.jpg" in output
+    assert load_facts(tmp_path / "saved_models/0001-shuffled")["frame_count"] == 8
+    # A resume without one of those that were used, or with another in its place, is refused.
+    content = (frames / "000003.jpg").read_bytes()
+    (frames / "000003.jpg").unlink()
+    assert "put them back" in run(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path, expect=2)
+    write_frame(frames / "000003.jpg", np.random.default_rng(0).integers(0, 255, (16, 32, 3)).astype("uint8"))
+    assert "put them back" in run(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path, expect=2)
+    (frames / "000003.jpg").write_bytes(content)
+    run(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("script", [SCRIPT, "train_unconditional_gan_big.py"])
+def test_a_frame_deleted_during_training_is_named_and_all_is_saved(tmp_path, frames_dir, script):
+    frames = tmp_path / "frames"
+    shutil.copytree(frames_dir, frames)
+    process = start(script, "--frames", frames, *TINY, cwd=tmp_path)
+    runs = tmp_path / "saved_models"
+    while not list(runs.glob("*/samples/epoch-0002.png")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    content = (frames / "000004.jpg").read_bytes()
+    (frames / "000004.jpg").unlink()
+    output = "".join(process.communicate(timeout=100))
+    assert process.returncode == 1 and "000004.jpg is gone" in output and "Traceback" not in output
+    (run_dir,) = runs.iterdir()
+    epochs = math.ceil(metrics(run_dir)[-1]["epoch"]) + 1
+    assert int(weights(run_dir)["vars/step"]) == metrics(run_dir)[-1]["step"] >= 6
+    (frames / "000004.jpg").write_bytes(content)
+    run(script, "--resume", "--epochs", epochs, cwd=tmp_path)
+
+
+def test_larger_frames_grow_from_a_finished_run(tmp_path, trained):
+    (tmp_path / "large").mkdir()
+    larger = write_frames(tmp_path / "large", moving_picture(10, 32, 64), ".jpg")
+    arguments = (SCRIPT, "--frames", larger, *TINY, "--epochs", 1, "--grow-from", trained[0])
+    run(*arguments, "--learning-rate", 1e-9, cwd=tmp_path)
+    run_dir = tmp_path / "saved_models/0001-shuffled"
+    assert load_facts(run_dir)["growth"] == [[0, [32, 64, 3]]]
+    before, after = (load_generator(folder / "generator.keras") for folder in (trained[0], run_dir))
+    latents = np.random.default_rng(0).standard_normal((8, 8), "float32")
+    small, large = (to_uint8(generator.predict(latents, verbose=0)) for generator in (before, after))
+    enlarged = np.stack([fit_frame(frame, 32, 64) for frame in small]).astype(int)
+    assert np.abs(enlarged - large).mean() < 0.1 * np.abs(enlarged - enlarged.mean(0)).mean()  # what it started from
+    run(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
+    assert "--width 4" in run(*arguments, "--width", 8, cwd=tmp_path, expect=2)
+    (tmp_path / "other").mkdir()
+    other = write_frames(tmp_path / "other", moving_picture(10, 24, 64), ".jpg")
+    output = run(SCRIPT, "--frames", other, *TINY, "--grow-from", trained[0], cwd=tmp_path, expect=2)
+    assert "16x32" in output and "24x64" in output
+    assert "no run" in run(SCRIPT, "--frames", larger, "--grow-from", "none", cwd=tmp_path, expect=2)
+    assert [path.name for path in (tmp_path / "saved_models").iterdir()] == ["0001-shuffled"]
+
+
+def test_frames_whose_sides_do_not_halve_are_drawn_exactly(tmp_path):
+    (tmp_path / "odd").mkdir()
+    frames = write_frames(tmp_path / "odd", moving_picture(10, 19, 33), ".png")
+    run(SCRIPT, "--frames", frames, *TINY, "--epochs", 8, "--augment", cwd=tmp_path)
+    run_dir = tmp_path / "saved_models/0001-shuffled"
+    assert load_facts(run_dir)["growth"] == [[0, [10, 17, 3]], [2, [19, 33, 3]]]
+    assert load_generator(run_dir / "generator.keras").output_shape == (None, 19, 33, 3)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_two_devices_train_as_one_does(tmp_path, frames_dir, backend):
+    pytest.importorskip(backend)
+    environment = {"KERAS_BACKEND": backend, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    # Nothing that is drawn at random within a step, of which two devices draw twice as much.
+    arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 2, "--augment", "--penalty", 0)
+    for devices in (1, 2):
+        run(*arguments, "--devices", devices, "--name", f"on-{devices}", cwd=tmp_path, env=environment)
+    one, two = (weights(tmp_path / f"saved_models/000{devices}-on-{devices}") for devices in (1, 2))
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], rtol=1e-3, atol=1e-4, err_msg=name)
+    run(SCRIPT, "--resume", "--epochs", 3, cwd=tmp_path, env=environment)
+    assert "cannot be shared" in run(*arguments, "--devices", 3, cwd=tmp_path, expect=2, env=environment)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_trains_and_saves_a_generator_of_full_precision(tmp_path, frames_dir, precision):
+    run(SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 4, "--precision", precision, cwd=tmp_path)
+    run_dir = tmp_path / "saved_models/0001-shuffled"
+    losses = [[row["d_loss"], row["g_loss"]] for row in metrics(run_dir)]
+    assert np.isfinite(losses).all() and 0.3 < np.mean(losses) < 1.5
+    policies = {layer.dtype_policy.name for layer in load_generator(run_dir / "generator.keras").layers}
+    assert policies == {"float32"}
+    run(SCRIPT, "--resume", "--epochs", 5, cwd=tmp_path)
 
 
 def test_unwritable_and_full_folders_are_told_and_lose_nothing(tmp_path, frames_dir, trained, monkeypatch):
@@ -351,7 +454,7 @@ def test_walks_go_the_way_their_video_goes(tmp_path, small_walk, direction):
     arguments = ("--frames", "frames", "--latent-dim", 32, "--width", 8, "--epochs", 120, "--picture-epochs", 60)
     run("train_unconditional_gan_big.py", *arguments, "--score-epochs", 1000, cwd=tmp_path)
     generator = load_generator(tmp_path / "saved_models/0001-ordered/generator.keras")
-    latents = np.stack([walk_latent(32, seed, step) for seed in range(8) for step in range(40)])
+    latents = np.stack([walk_latent(latent(32, seed), step) for seed in range(8) for step in range(40)])
     walks = np.split(to_uint8(generator.predict(latents, verbose=0)), 8)
     assert (direction * motion(walks)["expansion"] > 0).mean() >= 0.9
 

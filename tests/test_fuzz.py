@@ -1,0 +1,104 @@
+"""Whatever bytes and settings come: told in this project's own words, no hang, nothing damaged."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from conftest import moving_picture
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
+from hypothesis import strategies as some
+
+from extract_frames import ExtractionSettings, extract
+from frames import list_frames, read_frame, usable_frames, write_frame, write_video
+from inference_unconditional_gan import InferenceSettings
+from models import build_generator, load_generator
+from settings import InputError, SettingError, TrainingSettings
+
+quickly = examples(max_examples=60, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+numbers = some.one_of(some.integers(-3, 3), some.floats(), some.just(10**9))
+damage = some.tuples(some.floats(0, 1), some.floats(0, 1), some.integers(0, 255), some.booleans())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with a sound frame, video and generator."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_frame(folder / "frame.jpg", moving_picture(3)[1])
+    write_frame(folder / "frame.png", moving_picture(3)[1])
+    write_video(folder / "video.mp4", moving_picture(10, 16, 32), 30)
+    build_generator(4, (8, 8, 3), width=4).save(folder / "generator.keras")
+    build_generator(4, (8, 8, 3), width=4).save(folder / "generator.h5")
+    return folder
+
+
+def damaged(path, damage):
+    """Return a file's bytes, some of them overwritten, perhaps cut short there."""
+    start, end, value, cut = damage
+    content = bytearray(path.read_bytes())
+    first, last = sorted((int(start * len(content)), int(end * len(content))))
+    content[first:last] = b"" if cut else bytes([value]) * (last - first)
+    return bytes(content)
+
+
+@quickly
+@given(damage=damage, name=some.sampled_from(["frame.jpg", "frame.png"]))
+def test_damaged_frames(whole, tmp_path, damage, name):
+    (tmp_path / name).write_bytes(damaged(whole / name, damage))
+    try:
+        frame = read_frame(tmp_path / name)
+    except InputError as error:
+        assert name in str(error)
+    else:
+        assert frame.dtype == np.uint8 and frame.ndim == 3
+
+
+@quickly
+@given(content=some.binary(max_size=300))
+def test_no_frames(tmp_path, content):
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(content)
+    with pytest.raises(InputError, match=r"0\.jpg"):
+        usable_frames(list_frames(tmp_path))
+
+
+@quickly
+@given(damage=damage)
+def test_damaged_videos(whole, tmp_path_factory, damage):
+    folder = tmp_path_factory.mktemp("video")
+    (folder / "video.mp4").write_bytes(damaged(whole / "video.mp4", damage))
+    wanted = ExtractionSettings(video=str(folder / "video.mp4"), frames=folder / "frames", height=8, width=16)
+    try:
+        extract(wanted)
+    except InputError as error:
+        assert "video.mp4" in str(error)
+        assert not list(folder.glob("frames/*.jpg"))
+    else:
+        assert {read_frame(path).shape for path in list_frames(folder / "frames")} == {(8, 16, 3)}
+
+
+@examples(quickly, max_examples=30)
+@given(damage=damage, name=some.sampled_from(["generator.keras", "generator.h5"]))
+def test_damaged_generators(whole, tmp_path, damage, name):
+    (tmp_path / name).write_bytes(damaged(whole / name, damage))
+    try:
+        load_generator(tmp_path / name)
+    except InputError as error:
+        assert name in str(error)
+
+
+@pytest.mark.parametrize("kind", [TrainingSettings, ExtractionSettings, InferenceSettings])
+def test_settings_are_sound_or_told(kind):
+    fields = [field.name for field in dataclasses.fields(kind) if field.type in (int, float, "int", "float")]
+
+    @quickly
+    @given(values=some.dictionaries(some.sampled_from(fields), numbers, min_size=1, max_size=3))
+    def check(values):
+        try:
+            kind(**values).check()
+        except SettingError as error:
+            assert any(name.replace("_", "-") in str(error) for name in values)
+        else:
+            assert all(np.isfinite(value) and value >= 0 for value in values.values())
+
+    check()
