@@ -50,7 +50,7 @@ class ExtractionSettings:
         for name in ("target_frames", "height", "width"):
             if getattr(self, name) < 1:
                 raise SettingError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}.")
-        if self.start < 0 or (self.end is not None and self.end <= self.start):
+        if not 0 <= self.start < float("inf") or (self.end is not None and not self.end > self.start):
             raise SettingError(f"--start {self.start} and --end {self.end} (seconds) leave nothing of the video.")
         if self.crop and (min(self.crop) < 0 or 0 in self.crop[2:]):
             raise SettingError(f"--crop takes X Y WIDTH HEIGHT in pixels of the video, not {self.crop}.")

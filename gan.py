@@ -97,11 +97,6 @@ class GAN(keras.Model):
         )
         self.d_loss = keras.metrics.Mean(name="d_loss")
         self.g_loss = keras.metrics.Mean(name="g_loss")
-        # TensorFlow adds up the gradients of its devices, each of which sees its share of a batch.
-        self.shares = self.distribute_strategy.num_replicas_in_sync if keras.backend.backend() == "tensorflow" else 1
-        for layer in self.generator.layers if self.shares > 1 else []:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.synchronized = True  # the statistics are those of the whole batch
         self.built = True  # its networks are; so weights can be loaded before the first batch
 
     def call(self, batch, training=False):
@@ -154,7 +149,7 @@ class GAN(keras.Model):
         self.g_loss.update_state(g_loss)
         if training:
             self._average_generator()
-        return (d_loss + g_loss + penalty) / self.shares
+        return d_loss + g_loss + penalty
 
     def soften(self):
         """Make the training gentler, after trouble: half the learning rate, twice the penalty."""

@@ -42,7 +42,7 @@ from frames import (
 )
 from gan import build_gan
 from metrics import extract_features, kernel_distance, load_network, sliced_wasserstein, spread
-from models import smaller_shapes
+from models import DEEPEST, SMALLEST_BASE, smaller_shapes
 from settings import (
     InputError,
     SettingError,
@@ -79,17 +79,17 @@ def train(settings):
     add_up_in_order()
     network = load_network(settings.features) if settings.features else None
     timeline = read_timeline(paths) if settings.window > 1 else None
-    with on_devices(settings.devices):
-        gan = build_gan(settings, frame_shape, 1 / timeline.step if timeline else None)
-        if settings.resume:
-            run_dir = find_run(settings.runs, settings.run)
-            refuse_other_frames(run_dir, facts)
-        else:
-            if settings.grow_from:
-                start_from(settings.grow_from, gan, settings)
-            run_dir = new_run_dir(settings.runs, settings.name)
-        with only_one_training(run_dir):
-            train_in(run_dir, settings, gan, paths, facts, timeline, network)
+    use_devices(settings.devices)
+    gan = build_gan(settings, frame_shape, 1 / timeline.step if timeline else None)
+    if settings.resume:
+        run_dir = find_run(settings.runs, settings.run)
+        refuse_other_frames(run_dir, facts)
+    else:
+        if settings.grow_from:
+            start_from(settings.grow_from, gan, settings)
+        run_dir = new_run_dir(settings.runs, settings.name)
+    with only_one_training(run_dir):
+        train_in(run_dir, settings, gan, paths, facts, timeline, network)
     return run_dir
 
 
@@ -162,34 +162,19 @@ def add_up_in_order():
             tensorflow.config.experimental.enable_op_determinism()
 
 
-@contextmanager
-def on_devices(count):
-    """Within this, models are built on so many devices, and `fit` gives each its part of every batch.
+def use_devices(count):
+    """Let `fit` give each of so many devices its part of every batch, with the result of one device.
 
-    Devices are GPUs, or without any, the processor's: TensorFlow's is parted, JAX has as many as XLA_FLAGS says.
-    Raises SettingError where there are fewer.
+    On JAX: GPUs, or as many parts of the processor as XLA_FLAGS says. Raises SettingError where there are fewer.
     """
     if count == 1:
-        yield
         return
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        if not tf.config.list_physical_devices("GPU"):
-            parts = [tf.config.LogicalDeviceConfiguration()] * count
-            tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
-        found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    else:
-        found = keras.distribution.list_devices() if backend == "jax" else []
+    if keras.backend.backend() != "jax":
+        raise SettingError(f"--devices {count} takes the JAX backend: set KERAS_BACKEND=jax.")
+    found = keras.distribution.list_devices()
     if len(found) < count:
-        raise SettingError(f"--devices {count}: {backend} finds {len(found) or 'only 1'} here.")
-    if backend == "tensorflow":
-        with tf.distribute.MirroredStrategy([device.name for device in found[:count]]).scope():
-            yield
-    else:
-        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:count]))
-        yield
+        raise SettingError(f"--devices {count}: JAX finds {len(found)} here.")
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:count]))
 
 
 def start_from(run_dir, gan, settings):
@@ -204,9 +189,9 @@ def start_from(run_dir, gan, settings):
                 f"{run_dir} was trained with --{name.replace('_', '-')} {getattr(theirs, name)}: so must this."
             )
     frame_shape = gan.generator.output_shape[1:]
-    if shape not in smaller_shapes(frame_shape)[:-1]:
+    if shape not in smaller_shapes(frame_shape)[:-1] or min(shape[:2]) < 2**DEEPEST * SMALLEST_BASE:
         raise SettingError(
-            "{}, a run on frames of {}x{}, does not grow to {}x{}: only to twice the size, or four times.".format(
+            "{}, a run on frames of {}x{}, does not grow to {}x{}: only from 128 pixels on, to twice the size.".format(
                 run_dir, *shape[:2], *frame_shape[:2]
             )
         )
