@@ -42,7 +42,7 @@ from frames import (
 )
 from gan import build_gan
 from metrics import extract_features, kernel_distance, load_network, sliced_wasserstein, spread
-from models import DEEPEST, SMALLEST_BASE, smaller_shapes
+from models import DEEPEST, count_halvings, smaller_shapes
 from settings import (
     InputError,
     SettingError,
@@ -189,7 +189,7 @@ def start_from(run_dir, gan, settings):
                 f"{run_dir} was trained with --{name.replace('_', '-')} {getattr(theirs, name)}: so must this."
             )
     frame_shape = gan.generator.output_shape[1:]
-    if shape not in smaller_shapes(frame_shape)[:-1] or min(shape[:2]) < 2**DEEPEST * SMALLEST_BASE:
+    if shape not in smaller_shapes(frame_shape)[:-1] or count_halvings(shape) < DEEPEST:
         raise SettingError(
             "{}, a run on frames of {}x{}, does not grow to {}x{}: only from 128 pixels on, to twice the size.".format(
                 run_dir, *shape[:2], *frame_shape[:2]
@@ -208,9 +208,11 @@ def plan_growth(settings, frame_shape, frame_count):
 
     Each size but the last has a quarter of the epochs, but no more than SIZE_IMAGES images.
     """
-    shapes = smaller_shapes(frame_shape) if settings.grow or settings.grow_from else [frame_shape]
+    shapes = smaller_shapes(frame_shape)
     if settings.grow_from:
         shapes = shapes[shapes.index(tuple(load_facts(settings.grow_from)["frame_shape"])) + 1 :]
+    elif not settings.grow:
+        shapes = shapes[-1:]
     share = min(settings.epochs // 4, math.ceil(SIZE_IMAGES / (frame_count * settings.window)))
     return [(share * number, shape) for number, shape in enumerate(shapes)]
 
