@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from frames import Video, fit_frame, replacing, write_frame
+from frames import Video, decodable, fit_frame, replacing, write_frame
 from settings import InputError, SettingError, command_line
 
 BUILT_IN = "built-in walk"
@@ -75,7 +75,8 @@ def extract(settings):
     wanted = json.loads(json.dumps(asdict(settings) | {"frames": None}, default=str))
     if refuse_or_resume(settings, index_file, wanted):
         return
-    videos = [Video(path, settings.start, settings.end) for path in find_videos(settings)]
+    paths = [decodable(path, settings.frames.parent / "videos") for path in find_videos(settings)]
+    videos = [Video(path, settings.start, settings.end) for path in paths]
     for video in videos:
         check_inside(settings, video)
     total_seconds = sum(video.seconds for video in videos)
@@ -157,13 +158,16 @@ def download(address, folder, height, width):
     import yt_dlp
 
     covering = f"[height>=?{height}][width>=?{width}]"
+    quick = covering + "[vcodec!^=?av01]"  # AV1 would have to be converted first
     options = {
-        "format": f"bestvideo{covering}/best{covering}/bestvideo/best",
+        "format": f"bestvideo{quick}/best{quick}/bestvideo{covering}/best{covering}/bestvideo/best",
         "format_sort": ["+res"],  # smallest first
         "outtmpl": str(folder / "%(title).80B-%(id).80B.%(ext)s"),
         "noplaylist": True,
         "fixup": "never",  # OpenCV reads it as it comes
         "socket_timeout": 30,
+        "retries": 10,  # each goes on where the one before broke off
+        "fragment_retries": 10,
         "quiet": True,
         "noprogress": False,
     }
@@ -171,7 +175,9 @@ def download(address, folder, height, width):
         with yt_dlp.YoutubeDL(options) as downloader:
             return Path(downloader.extract_info(address)["requested_downloads"][0]["filepath"])
     except (yt_dlp.utils.YoutubeDLError, KeyError) as error:
-        raise InputError(f"{address} could not be downloaded: {error}") from None
+        raise InputError(
+            f"{address} could not be downloaded; what there is is kept for the next try: {error}"
+        ) from None
 
 
 class FrameWriter:

@@ -6,6 +6,7 @@ in [-1, 1]. Only this module converts between the two.
 
 import json
 import os
+import subprocess
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -164,6 +165,35 @@ def fit_frame(frame, height, width):
     part = frame[top : top + part_rows, left : left + part_columns]
     shrinks = part_rows >= height
     return cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def decodable(path, folder):
+    """Return a video's path, or where OpenCV opens but cannot decode it (AV1, as a rule), that of a copy in H.264.
+
+    The copy is made once, in `folder`. Raises InputError, naming the video, where that fails too.
+    """
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    if not capture.isOpened() or capture.grab():
+        return path
+    copy = folder / f"{path.stem}-{path.stat().st_size}.mp4"
+    if not copy.exists():
+        print(f"OpenCV cannot decode {path}: converting it to {copy} first.")
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(copy) as partial:
+            command = [
+                imageio_ffmpeg.get_ffmpeg_exe(),
+                "-v",
+                "error",
+                "-stats",
+                "-i",
+                path,
+                "-an",
+                "-fps_mode",
+                "passthrough",
+            ]
+            if subprocess.run([*command, "-c:v", "libx264", "-preset", "veryfast", "-crf", "16", partial]).returncode:
+                raise InputError(f"{path} cannot be decoded: is it damaged? Try to play it.")
+    return copy
 
 
 class Video:

@@ -91,7 +91,7 @@ def test_decodes_only_what_it_keeps_and_never_seeks(video, tmp_path, monkeypatch
     capture = cv2.VideoCapture
     monkeypatch.setattr(cv2, "VideoCapture", Spy)
     extracted(video, tmp_path / "f", target_frames=20)
-    assert calls.count("grab") == 61
+    assert calls.count("grab") == 62  # the first one to see that it can be decoded, the last one finds the end
     assert calls.count("retrieve") == 20
     assert not {"set", "read"} & set(calls)
 
@@ -189,6 +189,31 @@ def test_killed_at_any_moment_extraction_goes_on(video, tmp_path):
     assert seen and seen <= {(path.name, path.stat().st_mtime_ns) for path in killed}  # none written twice
 
 
+@pytest.mark.parametrize(
+    "name, options",
+    {
+        "hevc.mp4": ("-c:v", "libx265", "-x265-params", "log-level=error"),
+        "hevc_10_bit.mkv": ("-c:v", "libx265", "-x265-params", "log-level=error", "-pix_fmt", "yuv420p10le"),
+        "h264_10_bit.mp4": ("-c:v", "libx264", "-pix_fmt", "yuv420p10le"),
+        "vp9.webm": ("-c:v", "libvpx-vp9", "-deadline", "realtime"),
+        "av1.mp4": ("-c:v", "libaom-av1", "-cpu-used", "8"),
+        "odd.mkv": ("-c:v", "libx264", "-pix_fmt", "yuv444p", "-vf", "scale=127:63"),
+    }.items(),
+)
+def test_any_codec_depth_and_size_gives_its_frames(video, tmp_path, name, options):
+    ffmpeg("-i", video, *options, tmp_path / name)
+    frames, _ = extracted(tmp_path / name, tmp_path / "f", target_frames=10)
+    assert len(frames) == 10
+    np.testing.assert_allclose(bar_brightness(frames), np.linspace(20, 235, 60)[::6], atol=6)
+    np.testing.assert_allclose(frames[:, 2:5, 4:24].mean((0, 1, 2)), [200, 0, 0], atol=16)
+
+
+def test_a_still_picture_is_one_frame(video, tmp_path):
+    ffmpeg("-i", video, "-frames:v", "1", tmp_path / "still.png")
+    frames, index = extracted(tmp_path / "still.png", tmp_path / "f")
+    assert len(frames) == 1 and index["time"] == [0]
+
+
 @pytest.fixture
 def broken(tmp_path, video):
     ffmpeg("-i", video, "-c", "copy", tmp_path / "index_last.mp4")  # as cameras write it
@@ -269,11 +294,42 @@ def test_smallest_version_that_covers_a_frame_is_downloaded(server, video, tmp_p
         stream = ["-vf", f"scale={2 * height}:{height}", "-c:v", "libx264", "-f", "hls", folder / f"{height}.m3u8"]
         ffmpeg("-i", video, *stream)
         playlist += [f"#EXT-X-STREAM-INF:BANDWIDTH={height * 1000},RESOLUTION={2 * height}x{height}", f"{height}.m3u8"]
+    # Smaller and large enough, but OpenCV does not decode it.
+    playlist += ['#EXT-X-STREAM-INF:BANDWIDTH=9,RESOLUTION=340x170,CODECS="av01.0.00M.08"', "none.m3u8"]
     (folder / "sizes.m3u8").write_text("\n".join(playlist) + "\n")
     run("extract_frames.py", "--video", f"{server}/sizes.m3u8", cwd=tmp_path)
     (downloaded,) = (tmp_path / "data/videos").iterdir()
     assert cv2.VideoCapture(str(downloaded)).get(cv2.CAP_PROP_FRAME_HEIGHT) == 192
     assert len(list_frames(tmp_path / "data/frames")) == 60
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(video, tmp_path):
+    content, asked = video.read_bytes(), []
+
+    class BreaksOff(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            start = int(self.headers.get("Range", "bytes=0-")[6:].split("-")[0])
+            asked.append(start)
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("Content-Type", "video/mp4")
+            self.end_headers()
+            self.wfile.write(content[start:][: len(content) // 2 + 1])
+
+        def do_HEAD(self):
+            self.do_GET()
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), BreaksOff) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/walk.mp4"
+        run("extract_frames.py", "--video", address, "--height", 32, "--width", 64, cwd=tmp_path)
+        server.shutdown()
+    (downloaded,) = (tmp_path / "data/videos").iterdir()
+    assert downloaded.read_bytes() == content and max(asked) > 0
 
 
 @pytest.mark.skipif(not REAL_VIDEOS.exists(), reason="the real videos lie beside the project only where it is made")
