@@ -175,9 +175,7 @@ def download(address, folder, height, width):
         with yt_dlp.YoutubeDL(options) as downloader:
             return Path(downloader.extract_info(address)["requested_downloads"][0]["filepath"])
     except (yt_dlp.utils.YoutubeDLError, KeyError) as error:
-        raise InputError(
-            f"{address} could not be downloaded; what there is is kept for the next try: {error}"
-        ) from None
+        raise InputError(f"{address} could not be downloaded (what came is kept): {error}") from None
 
 
 class FrameWriter:
