@@ -187,11 +187,13 @@ def only_one_training(run_dir):
 def find_generator(named=None, runs=Path("saved_models")):
     """Return the Keras file of a generator: of a run folder or a file, or by default of the newest run that has one.
 
-    A generator that lies in `runs` itself, outside any run, is a shipped one and comes last.
+    A folder without a number holds a shipped one, which is taken where there is no run.
     Raises SettingError when there is none.
     """
     if named is None:
-        found = [*sorted(runs.glob("*.keras")), *sorted(runs.glob("[0-9][0-9][0-9][0-9]-*/generator.keras"))]
+        found = sorted(
+            runs.glob("*/generator.keras"), key=lambda path: (path.parent.name[0].isdigit(), path.parent.name)
+        )
         if not found:
             raise SettingError(f"there is no generator in {runs}: train one first, or name one with --generator.")
         return found[-1]

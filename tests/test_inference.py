@@ -138,6 +138,16 @@ def test_generators_of_other_people(tmp_path):
     assert read_frame(tmp_path / "output/frames/000000.png").shape == (10, 16, 3)
 
 
+def test_a_shipped_generator_draws_until_there_is_a_run(trained, tmp_path):
+    shipped = tmp_path / "saved_models/city"
+    shutil.copytree(trained[0], shipped, ignore=shutil.ignore_patterns("checkpoints"))
+    little = ("--rows", 1, "--columns", 1, "--count", 0, "--walk-seconds", 0)
+    assert "models/city/generator.keras" in run(SCRIPT, *little, cwd=tmp_path)
+    assert "train one first" in run("train_unconditional_gan.py", "--resume", cwd=tmp_path, expect=2)
+    shutil.copytree(trained[0], tmp_path / "saved_models/0001-shuffled")
+    assert "0001-shuffled" in run(SCRIPT, *little, cwd=tmp_path)
+
+
 def test_bad_generators_and_settings_are_told(trained, tmp_path):
     assert "train one first" in run(SCRIPT, cwd=tmp_path, expect=2)
     assert "there is no generator" in run(SCRIPT, "--generator", "none.keras", cwd=tmp_path, expect=2)
