@@ -257,16 +257,21 @@ def write_video(path, frames, frame_rate):
             if height % 2 or width % 2:
                 frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
             if encoder is None:
-                encoder = imageio_ffmpeg.write_frames(
-                    str(path), frame.shape[1::-1], fps=frame_rate, codec="libx264", macro_block_size=1,
-                    pix_fmt_out="yuv420p", output_params=["-crf", "20", "-movflags", "+faststart"],
-                    ffmpeg_log_level="error",
+                size = "{1}x{0}".format(*frame.shape)
+                read = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(frame_rate), "-i", "-"]
+                write = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-movflags", "+faststart", path]
+                # Not imageio's own writer: it takes no notice when a full disk cuts the file short.
+                encoder = subprocess.Popen(
+                    [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *read, *write],
+                    stdin=subprocess.PIPE, stderr=subprocess.PIPE,
                 )  # fmt: skip
-                encoder.send(None)
-            encoder.send(np.ascontiguousarray(frame))
+            encoder.stdin.write(np.ascontiguousarray(frame))
+    except BrokenPipeError:
+        pass  # it has ended, with an error
     finally:
-        if encoder:
-            encoder.close()
+        errors = encoder.communicate()[1].decode(errors="replace").strip() if encoder else ""
+    if encoder and encoder.returncode:
+        raise OSError(errors.splitlines()[0] if errors else "the encoder failed")
 
 
 @contextmanager
@@ -274,6 +279,7 @@ def replacing(path):
     """Give a path to write to, and move it over `path` once the block has ended well.
 
     A kill at any moment leaves the previous file whole. The suffix is kept, since writers go by it.
+    Raises OSError, naming `path`, where it cannot be written.
     """
     path = Path(path)
     partial = path.with_name(f".partial-{path.name}")
@@ -282,5 +288,7 @@ def replacing(path):
         with open(partial, "rb+") as written:
             os.fsync(written.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        raise OSError(f"{path}: {error.strerror or error}") from error  # often it does not name the file
     finally:
         partial.unlink(missing_ok=True)

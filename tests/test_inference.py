@@ -130,6 +130,25 @@ def test_a_picture_is_projected_and_a_walk_starts_from_it(walker, trained, tmp_p
     assert "there is no picture none.png" in run(SCRIPT, "--project", "none.png", cwd=trained[0].parents[1], expect=2)
 
 
+@pytest.mark.parametrize("room, written, wanting", [(100, [], "plot.png"), (2000, ["plot.png"], "walk.mp4")])
+def test_a_full_disk_is_told_and_leaves_what_was_there(trained, tmp_path, room, written, wanting):
+    resource = pytest.importorskip("resource", reason="limits file sizes as only Unix can")
+    (tmp_path / "output").mkdir()
+    for name in ("plot.png", "walk.mp4"):
+        (tmp_path / "output" / name).write_text("before")
+
+    def nearly_full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    little = ("--generator", trained[0], "--rows", 1, "--columns", 1, "--count", 0)
+    output = run(SCRIPT, *little, cwd=tmp_path, expect=1, preexec_fn=nearly_full)
+    assert f"output/{wanting}: " in output.splitlines()[-1]
+    kept = {path.name for path in (tmp_path / "output").glob("*.*") if path.read_bytes() == b"before"}
+    assert kept == {"plot.png", "walk.mp4"} - set(written)
+    assert not list((tmp_path / "output").glob(".partial*"))
+    run(SCRIPT, *little, cwd=tmp_path)
+
+
 def test_generators_of_other_people(tmp_path):
     from test_models import KERAS2
 
