@@ -6,7 +6,7 @@ Both networks are the same pyramid walked in opposite directions. At 160x320 and
     frames  -> 80x160x16 -> 40x80x24 -> 20x40x32 ->  10x20x48 ->  5x10x64 -> one logit
 
 Every step halves or doubles both sides. The widths fall slowly towards the frame, so that small frames cost a fraction
-of what large ones do; twice as wide below, the same time gave half the steps, and worse frames. Four things differ from
+of what large ones do; twice as wide below, the same time gave half the steps, and worse frames. Five things differ from
 the paper, since they drew better frames here in the same time:
 
 - The generator enlarges by repeating pixels and then convolves, where the paper's transposed convolution leaves a
@@ -16,6 +16,8 @@ the paper, since they drew better frames here in the same time:
   Wang 2020, arXiv:1903.06048). So the networks of the smaller frames are parts of those of the larger ones, and can
   be trained first (Karras et al. 2018, arXiv:1710.10196).
 - What a size adds to those below starts at nothing: a growth begins with the picture it found, and needs no fading in.
+- The discriminator looks at the smallest frames pixel by pixel before it halves them; without, fakes were strewn with
+  small rings that it did not see.
 - The discriminator has no batch normalisation: with it, on small batches, it soon won outright and the generator stood
   still.
 """
@@ -114,7 +116,10 @@ def build_discriminator(frame_shape, width, part_of=None):
             start = "zeros" if level >= smallest else None
             parts.append(layer(layers.Conv2D, f"conv_{level}", widths[level - 1], 4, 2, "same", start=start)(x))
         if level >= smallest:
-            parts.append(layer(layers.Conv2D, f"from_frames_{level}", widths[level - 1], 4, 2, "same")(frames))
+            seen = frames
+            if level == smallest:
+                seen = layers.LeakyReLU(0.2)(layer(layers.Conv2D, "look", widths[-1], 3, padding="same")(frames))
+            parts.append(layer(layers.Conv2D, f"from_frames_{level}", widths[level - 1], 4, 2, "same")(seen))
             frames = layers.AveragePooling2D(2)(frames)
         x = layers.LeakyReLU(0.2)(layers.Add()(parts) if len(parts) > 1 else parts[0])
     logits = layer(layers.Dense, "logits", 1, dtype="float32")(layers.Flatten()(x))
