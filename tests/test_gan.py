@@ -221,7 +221,9 @@ def test_learns_the_colours_of_flat_frames(loss):
             frames = np.broadcast_to(colours[random.integers(3, size=24)][:, None, None], (24, *SHAPE))
             yield ({"frames": frames, "latents": random.standard_normal((24, 4), "float32")},)
 
-    gan = small_gan(keras.optimizers.Adam(1e-3, beta_1=0.5), ema_decay=0.98, loss=loss)
+    # With a third of this penalty, one of the colours is lost now and then.
+    penalty = 20.0 if loss == "wasserstein-gp" else 60.0
+    gan = small_gan(keras.optimizers.Adam(1e-3, beta_1=0.5), ema_decay=0.98, penalty=penalty, loss=loss)
     gan.fit(flat(), steps_per_epoch=600, verbose=0)
     fakes = gan.ema_generator.predict(random.standard_normal((200, 4)), verbose=0)
     distances = np.linalg.norm(fakes.mean((1, 2))[:, None] - colours, axis=-1)
