@@ -47,6 +47,10 @@ def build_gan(settings, frame_shape, steps_a_second=None):
     )
     if settings.precision == "float16":  # whose smallest numbers are larger than many a gradient
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    if settings.devices > 1 and keras.backend.backend() == "tensorflow":
+        gan.replicas = settings.devices
+        for layer in generator.layers:
+            layer.synchronized = True  # batch normalisation by the whole batch, as on JAX
     gan.compile(
         optimizer=optimizer,
         # XLA made TensorFlow's step on the CPU a third slower; JAX is nothing without it.
@@ -90,13 +94,16 @@ class GAN(keras.Model):
         self.loss_function, self.penalty_function, self.penalised = LOSSES[loss]
         self.augment, self.ema_decay = tuple(augment), ema_decay
         self.random = keras.random.SeedGenerator(seed)
-        self.step = self.add_weight(shape=(), initializer="zeros", dtype="int32", trainable=False, name="step")
+        self.step = self.add_weight(
+            shape=(), initializer="zeros", dtype="int32", trainable=False, name="step", aggregation="only_first_replica"
+        )
         # A variable, so that a training in trouble can be softened as it runs.
         self.penalty = self.add_weight(
             shape=(), initializer=keras.initializers.Constant(penalty), trainable=False, name="penalty"
         )
         self.d_loss = keras.metrics.Mean(name="d_loss")
         self.g_loss = keras.metrics.Mean(name="g_loss")
+        self.replicas = 1  # on TensorFlow, whose tf.distribute adds up the gradients of the parts of a batch
         self.built = True  # its networks are; so weights can be loaded before the first batch
 
     def call(self, batch, training=False):
@@ -149,7 +156,12 @@ class GAN(keras.Model):
         self.g_loss.update_state(g_loss)
         if training:
             self._average_generator()
-        return d_loss + g_loss + penalty
+        return (d_loss + g_loss + penalty) / self.replicas
+
+    @property
+    def steps(self):
+        """How many steps have been trained."""
+        return int(ops.convert_to_numpy(self.step))
 
     def soften(self):
         """Make the training gentler, after trouble: half the learning rate, twice the penalty."""
@@ -166,6 +178,9 @@ class GAN(keras.Model):
         self.step.assign(store["step"])
         self.penalty.assign(store["penalty"])
         self.random.state.assign(store["random"])
+
+    def _maybe_symbolic_build(self, **_):
+        """Build nothing, since all is built: on several devices Keras would ask the data, and those batches be lost."""
 
     def _average_generator(self):
         """Move the averaged generator a step towards the trained one, batch statistics included.

@@ -17,7 +17,7 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,8 +79,8 @@ def train(settings):
     add_up_in_order()
     network = load_network(settings.features) if settings.features else None
     timeline = read_timeline(paths) if settings.window > 1 else None
-    use_devices(settings.devices)
-    gan = build_gan(settings, frame_shape, 1 / timeline.step if timeline else None)
+    with use_devices(settings.devices):
+        gan = build_gan(settings, frame_shape, 1 / timeline.step if timeline else None)
     if settings.resume:
         run_dir = find_run(settings.runs, settings.run)
         refuse_other_frames(run_dir, facts)
@@ -101,7 +101,7 @@ def train_in(run_dir, settings, gan, paths, facts, timeline, network):
     if settings.resume:
         growth = load_facts(run_dir)["growth"]  # as planned at the start, whatever --epochs is now
         load_newest_checkpoint(gan, run_dir)
-        if int(gan.step) >= last_step:
+        if gan.steps >= last_step:
             raise SettingError(f"{run_dir} has had its {settings.epochs} epochs: ask for more with --epochs.")
     else:
         growth = plan_growth(settings, frame_shape, len(paths))
@@ -109,7 +109,7 @@ def train_in(run_dir, settings, gan, paths, facts, timeline, network):
     with replacing(run_dir / "settings.json") as partial:  # of a resumed run too: --epochs may have changed
         lasting = replace(settings, resume=False, run=None)
         partial.write_text(settings_as_json(lasting, **facts))
-    first_step = int(gan.step)
+    first_step = gan.steps
     doing = "resuming" if settings.resume else "training"
     print("{} {}: {} frames of {}x{}".format(doing, run_dir, len(paths), *frame_shape[:2]))
 
@@ -131,9 +131,9 @@ def train_in(run_dir, settings, gan, paths, facts, timeline, network):
     with stop.on_signals():
         for (start, shape), (end, _) in zip(growth, [*growth[1:], (settings.epochs, None)], strict=True):
             end = min(end, settings.epochs)
-            while start <= int(gan.step) // steps_per_epoch < end and not stop.asked:
-                epoch, done = divmod(int(gan.step), steps_per_epoch)
-                data = stop.where_they_end(batches(paths, settings, int(gan.step), shape, timeline))
+            while start <= gan.steps // steps_per_epoch < end and not stop.asked:
+                epoch, done = divmod(gan.steps, steps_per_epoch)
+                data = stop.where_they_end(batches(paths, settings, gan.steps, shape, timeline))
                 gan.make_train_function(force=True)  # for frames of another size
                 gan.fit(  # first the rest of an epoch that was interrupted, then the whole ones
                     data, initial_epoch=epoch, epochs=epoch + 1 if done else end, shuffle=False, verbose=0,
@@ -143,9 +143,9 @@ def train_in(run_dir, settings, gan, paths, facts, timeline, network):
     samples.write(gan, "latest")
     if stop.error:
         raise InputError(f"{stop.error} All is saved; then go on with --resume --run {run_dir.name}.")
-    print(f"{stop.reason or 'finished'} at epoch {int(gan.step) / steps_per_epoch:.2f} of {settings.epochs}.")
+    print(f"{stop.reason or 'finished'} at epoch {gan.steps / steps_per_epoch:.2f} of {settings.epochs}.")
     print(f"Pictures: {run_dir / 'samples'}. Generator: {run_dir / 'generator.keras'}.")
-    if int(gan.step) < last_step:
+    if gan.steps < last_step:
         print(f"To go on: python {Path(sys.argv[0]).name} --resume --run {run_dir.name}")
 
 
@@ -163,18 +163,29 @@ def add_up_in_order():
 
 
 def use_devices(count):
-    """Let `fit` give each of so many devices its part of every batch, with the result of one device.
+    """Return the context to build a GAN in, so that `fit` gives each of so many devices its part of every batch.
 
-    On JAX: GPUs, or as many parts of the processor as XLA_FLAGS says. Raises SettingError where there are fewer.
+    Devices are GPUs, or without one the parts of the processor that the backend was told to make. TensorFlow trains
+    through tf.distribute, JAX through keras.distribution; either with the result of one device, but for what is drawn
+    at random within a step. Raises SettingError where there are fewer devices, and on other backends.
     """
+    backend = keras.backend.backend()
     if count == 1:
-        return
-    if keras.backend.backend() != "jax":
-        raise SettingError(f"--devices {count} takes the JAX backend: set KERAS_BACKEND=jax.")
-    found = keras.distribution.list_devices()
+        return nullcontext()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    elif backend == "jax":
+        found = keras.distribution.list_devices()
+    else:
+        raise SettingError(f"--devices {count}: set KERAS_BACKEND to tensorflow or jax.")
     if len(found) < count:
-        raise SettingError(f"--devices {count}: JAX finds {len(found)} here.")
+        raise SettingError(f"--devices {count}: {backend} finds {len(found)} here.")
+    if backend == "tensorflow":
+        return tf.distribute.MirroredStrategy([device.name for device in found[:count]]).scope()
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:count]))
+    return nullcontext()
 
 
 def start_from(run_dir, gan, settings):
@@ -409,13 +420,14 @@ class Checkpoints(Callback):
 
     def go_back(self, gan, reason):
         """Load the last checkpoint, soften the training, say so and go on."""
-        step = int(gan.step)
+        step = gan.steps
         loaded = load_newest_checkpoint(gan, self.run_dir)
         gan.step.assign(step)
         gan.soften()
+        learning_rate, penalty = map(keras.ops.convert_to_numpy, (gan.optimizer.learning_rate, gan.penalty))
         text = (
             f"step {step}: {reason}. Back to {loaded.name}, with learning rate "
-            f"{float(gan.optimizer.learning_rate):.3g} and penalty {float(gan.penalty):.3g} from here on."
+            f"{learning_rate:.3g} and penalty {penalty:.3g} from here on."
         )
         tqdm.write(text)
         with open(self.run_dir / "trouble.log", "a") as file:
@@ -441,7 +453,7 @@ class Checkpoints(Callback):
                 f"{self.run_dir} needs {needed >> 20} MB for a checkpoint and the disk has {free >> 20}: free some, "
                 f"then go on with --resume --run {self.run_dir.name}; the last checkpoint is whole."
             )
-        with replacing(self.run_dir / "checkpoints" / f"step-{int(gan.step):08}.weights.h5") as partial:
+        with replacing(self.run_dir / "checkpoints" / f"step-{gan.steps:08}.weights.h5") as partial:
             gan.save_weights(partial)
         with replacing(self.run_dir / "generator.keras") as partial:
             gan.ema_generator.save(partial)

@@ -109,9 +109,9 @@ for window in (1, 3):
     before = [weights.copy() for weights in gan.generator.get_weights()]
     for shape in smaller_shapes((16, 32, 3)):
         gan.make_train_function(force=True)
-        gan.fit(batches(paths, settings, int(gan.step), shape, timeline), steps_per_epoch=3, verbose=0)
+        gan.fit(batches(paths, settings, gan.steps, shape, timeline), steps_per_epoch=3, verbose=0)
         assert np.isfinite(gan.generator.get_weights()[0]).all()
-    assert int(gan.step) == 6
+    assert gan.steps == 6
     assert any((old != new).any() for old, new in zip(before, gan.generator.get_weights()))
     frames = gan.ema_generator.predict(np.zeros((2, 4)), verbose=0)
     assert np.isfinite(frames).all() and frames.shape == (2, 16, 32, 3)
