@@ -18,6 +18,7 @@ from tqdm import tqdm
 from frames import Video, decodable, fit_frame, replacing, write_frame
 from settings import InputError, SettingError, command_line
 
+STALLED = 30  # seconds without a byte, after which a download is begun again where it stopped
 BUILT_IN = "built-in walk"
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
 
@@ -165,7 +166,7 @@ def download(address, folder, height, width):
         "outtmpl": str(folder / "%(title).80B-%(id).80B.%(ext)s"),
         "noplaylist": True,
         "fixup": "never",  # OpenCV reads it as it comes
-        "socket_timeout": 30,
+        "socket_timeout": STALLED,
         "retries": 10,  # each goes on where the one before broke off
         "fragment_retries": 10,
         "quiet": True,

@@ -15,6 +15,7 @@ import pytest
 from conftest import KILLS, REAL_VIDEOS, REPO, moving_picture, run, start
 
 import drawn_walk
+import extract_frames
 from extract_frames import ExtractionSettings, extract, fit_frame
 from frames import list_frames, read_frame, write_video
 
@@ -303,8 +304,10 @@ def test_smallest_version_that_covers_a_frame_is_downloaded(server, video, tmp_p
     assert len(list_frames(tmp_path / "data/frames")) == 60
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_stopped(video, tmp_path):
-    content, asked = video.read_bytes(), []
+@pytest.mark.parametrize("stalls", [False, True])
+def test_a_download_that_breaks_off_or_stalls_goes_on_where_it_stopped(video, tmp_path, monkeypatch, stalls):
+    monkeypatch.setattr(extract_frames, "STALLED", 1)
+    content, asked, over = video.read_bytes(), [], threading.Event()
 
     class BreaksOff(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -316,6 +319,8 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(video, tmp_path):
             self.send_header("Content-Type", "video/mp4")
             self.end_headers()
             self.wfile.write(content[start:][: len(content) // 2 + 1])
+            if stalls and self.command == "GET" and not start:
+                over.wait(60)
 
         def do_HEAD(self):
             self.do_GET()
@@ -326,10 +331,11 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(video, tmp_path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), BreaksOff) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/walk.mp4"
-        run("extract_frames.py", "--video", address, "--height", 32, "--width", 64, cwd=tmp_path)
+        frames, _ = extracted(address, tmp_path / "data/frames")
+        over.set()
         server.shutdown()
     (downloaded,) = (tmp_path / "data/videos").iterdir()
-    assert downloaded.read_bytes() == content and max(asked) > 0
+    assert downloaded.read_bytes() == content and max(asked) > 0 and len(frames) == 60
 
 
 @pytest.mark.skipif(not REAL_VIDEOS.exists(), reason="the real videos lie beside the project only where it is made")
