@@ -61,7 +61,7 @@ SCORED = 100  # frames that are scored during training
 WON = 0.01  # the discriminator's loss over an epoch: there is nothing left to learn from it
 VARIED, COLLAPSED = 0.4, 0.15  # spread of the fakes, against the real frames': once above the first, below the second
 SATURATED = 0.8  # part of the generator's values that are black or white
-SPACINGS = 0, 1, 2, 4  # frames from one of a window to the next; 0 judges single frames
+SPACINGS = 1, 2, 4  # frames from one of a window to the next; single frames among them slowed the walks
 SIZE_IMAGES = 60_000  # what a size below the frames' own is trained on at most
 
 
