@@ -33,6 +33,8 @@ class EvaluationSettings:
     """Fakes to score, against as many real frames; fewer where there are fewer than twice as many real ones."""
     seed: int = 0
     """First seed of the fakes."""
+    speed: float = 1.0
+    """Speed of the walks of a generator that has learned to walk."""
     output: Path = Path("output")
     """Folder to write scores.json and nearest.png to."""
 
@@ -42,6 +44,8 @@ SETTINGS = EvaluationSettings(count=500, output=Path("output"))
 
 def evaluate(settings):
     """Write scores.json and nearest.png and print the table."""
+    if not 0 < settings.speed < float("inf"):
+        raise SettingError(f"--speed must be more than 0, not {settings.speed}.")
     path = find_generator(settings.generator)
     folder = settings.frames
     if folder is None:
@@ -68,11 +72,12 @@ def evaluate(settings):
     fakes = to_uint8(generator.predict(latents, batch_size=16, verbose=0))
     print(f"scoring {count} frames of {path} against {count} of {folder}")
     features = [extract_features(part, network) for part in (frames, fakes)]
-    scores = score(frames, fakes, *features) | score_motion(generator, paths, settings.seed)
+    scores = score(frames, fakes, *features) | score_motion(generator, paths, settings.seed, settings.speed)
     found = nearest(features[1][:8], features[0])[1]
     settings.output.mkdir(parents=True, exist_ok=True)
     write_frame(settings.output / "nearest.png", tile(np.concatenate([fakes[:8], frames[found]]), 8))
     facts = {"generator": str(path), "frames": str(folder), "features": network.name, "count": count}
+    facts["speed"] = settings.speed
     with replacing(settings.output / "scores.json") as partial:
         partial.write_text(json.dumps(facts | scores, indent=2) + "\n")
     print(f"{'':24}{'fakes':>10}{'real against real':>20}")
@@ -108,10 +113,11 @@ def score(frames, fakes, frame_features, fake_features):
     return {name: (columns[0][name], columns[1][name]) for name in columns[0]}
 
 
-def score_motion(generator, paths, seed):
+def score_motion(generator, paths, seed, speed=1.0):
     """Return {name: (score of the walks, floor of real against real)}; empty where the frames are too few.
 
-    A generator that has not learned to walk is scored by its path through latent space, at its best speed.
+    A generator that has not learned to walk is scored by its path through latent space, at its best speed. "pace" is
+    the median speed of the walks, as a part of the real ones'.
     """
     from frames import read_frame, read_timeline, to_uint8
     from metrics import motion, motion_distances
@@ -134,7 +140,7 @@ def score_motion(generator, paths, seed):
     steps = np.arange(length)
     firsts = [latent(generator.input_shape[-1], seed + number) for number in range(len(starts))]
     if steps_a_second(generator):
-        found = walk(lambda first, number, step: walk_latent(first, step))
+        found = walk(lambda first, number, step: walk_latent(first, step * speed))
     else:
         tried = [
             walk(lambda first, number, step, by=by: wander_latent(first, number, step * by)) for by in WANDER_SPEEDS
@@ -143,7 +149,8 @@ def score_motion(generator, paths, seed):
     distances = motion_distances(whole, found)
     scores = {f"motion, {name}": (distances[name], floor[name]) for name in distances}
     forward = [float((part["expansion"] > 0).mean()) for part in (found, whole)]
-    return scores | {"motion, steps forward": tuple(forward)}
+    pace = float(np.median(found["speed"]) / np.median(whole["speed"]))
+    return scores | {"motion, steps forward": tuple(forward), "motion, pace": (pace, 1.0)}
 
 
 if __name__ == "__main__":

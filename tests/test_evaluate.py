@@ -2,14 +2,16 @@
 
 import json
 
+import cv2
 import keras
 import numpy as np
 import pytest
 from conftest import moving_picture, run, write_frames
 
-from evaluate_unconditional_gan import score
-from frames import read_frame
+from evaluate_unconditional_gan import score, score_motion
+from frames import list_frames, read_frame
 from metrics import extract_features
+from models import build_generator
 
 SCRIPT = "evaluate_unconditional_gan.py"
 
@@ -55,8 +57,24 @@ def test_real_frames_score_like_the_floor(network):
     assert scores["novelty"][0] == 0  # copies
 
 
+def test_walks_are_scored_at_their_speed(tmp_path):
+    noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (32, 64, 3), "uint8"), (0, 0), 1.5)
+    write_frames(tmp_path, [np.roll(noise, number, 1) for number in range(100)])
+    keras.utils.set_random_seed(0)
+    generator = build_generator(16, (32, 64, 3), width=8, steps_a_second=30.0)
+    for layer in generator.layers[-8:]:
+        layer.set_weights([10 * weight for weight in layer.get_weights()])
+    paths = list_frames(tmp_path)
+    slow, fast = (score_motion(generator, paths, 0, speed) for speed in (0.5, 2))
+    assert fast["motion, pace"][0] > 1.5 * slow["motion, pace"][0] > 0
+    assert fast["motion, similarity"] != slow["motion, similarity"]
+    for name, (_, floor) in slow.items():
+        assert floor < 0.1 or name in ("motion, pace", "motion, steps forward"), name
+
+
 def test_what_cannot_be_scored_is_told(trained, network, frames_dir, many_frames, tmp_path):
     arguments = (SCRIPT, "--generator", trained[0], "--features", network)
+    assert "--speed must be" in run(*arguments, "--speed", 0, cwd=tmp_path, expect=2)
     assert "20 real frames" in run(*arguments, cwd=tmp_path, expect=2)  # the run has only 10
     file = trained[0] / "generator.keras"
     (tmp_path / "loose.keras").write_bytes(file.read_bytes())
