@@ -1,10 +1,12 @@
 """The training scripts, run for real: the run folder, resume bit for bit, kills, Ctrl-C, bad settings."""
 
+import contextlib
 import csv
 import json
 import math
 import shutil
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -361,6 +363,38 @@ def test_unwritable_and_full_folders_are_told_and_lose_nothing(tmp_path, frames_
     monkeypatch.undo()
     Checkpoints(run_dir, settings, None).save(gan)
     assert len(list(run_dir.rglob("*.h5"))) == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder that is a disk of 4 MB."""
+    (tmp_path / "disk").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path / "disk")]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("takes a system, and the right, to mount a small disk")
+    yield tmp_path / "disk"
+    subprocess.run(["umount", "--lazy", tmp_path / "disk"], check=True)
+
+
+def test_a_disk_that_fills_up_ends_the_training_and_with_room_it_goes_on(tmp_path, frames_dir, small_disk):
+    arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--picture-epochs", 50, "--no-grow")
+    process = start(*arguments, "--epochs", 10**6, "--checkpoint-minutes", 0.01, cwd=small_disk)
+    run_dir = small_disk / "saved_models/0001-shuffled"
+    deadline = time.monotonic() + 120
+    while len(list(run_dir.glob("samples/epoch-*.png"))) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with contextlib.suppress(OSError), open(small_disk / "filler", "wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+    output = "".join(process.communicate(timeout=120))
+    assert process.returncode == 1 and "Traceback" not in output, output
+    assert "free" in output or "No space left" in output
+    (small_disk / "filler").unlink()
+    last = sorted((run_dir / "checkpoints").glob("*.h5"))[-1]
+    epochs = int(last.stem.split("-")[1].split(".")[0]) // 3 + 2
+    run(SCRIPT, "--resume", "--epochs", epochs, cwd=small_disk)
+    run(*arguments, "--epochs", epochs, cwd=tmp_path)
+    assert_same_weights(run_dir, tmp_path / "saved_models/0001-shuffled")
 
 
 def test_scores_are_logged_and_the_best_generator_kept(tmp_path, frames_dir, trained):
