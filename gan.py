@@ -50,7 +50,8 @@ def build_gan(settings, frame_shape, steps_a_second=None):
     if settings.devices > 1 and keras.backend.backend() == "tensorflow":
         gan.replicas = settings.devices
         for layer in generator.layers:
-            layer.synchronized = True  # batch normalisation by the whole batch, as on JAX
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = True  # by the whole batch, as on JAX
     gan.compile(
         optimizer=optimizer,
         # XLA made TensorFlow's step on the CPU a third slower; JAX is nothing without it.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from settings import SettingError, command_line, find_generator
+from settings import SettingError, check_positive, command_line, find_generator
 
 BATCH = 16  # frames drawn at once
 SMOOTH = 15  # frames a second that look like motion
@@ -56,10 +56,7 @@ class InferenceSettings:
         for name, least in ranges.items():
             if not least <= getattr(self, name) < float("inf"):
                 raise SettingError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(self, name)}.")
-        for name in ("frame_rate", "speed"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise SettingError(f"--{name.replace('_', '-')} must be more than 0, not {value}.")
+        check_positive(self, "frame_rate", "speed")
         if self.project and not self.project.is_file():
             raise SettingError(f"there is no picture {self.project}: --project takes a picture file.")
 

@@ -106,10 +106,7 @@ class TrainingSettings:
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise SettingError(f"--{_option(name)} must be at least {least}, not {getattr(self, name)}.")
-        for name in ("learning_rate", "checkpoint_minutes", "minutes"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise SettingError(f"--{_option(name)} must be more than 0, not {value}.")
+        check_positive(self, "learning_rate", "checkpoint_minutes", "minutes")
         if not 0 <= self.penalty < float("inf"):
             raise SettingError(f"--penalty must be at least 0, not {self.penalty}.")
         for name in ("beta_1", "beta_2", "ema_decay"):
@@ -125,6 +122,14 @@ class TrainingSettings:
             raise SettingError("--run names the run to continue: add --resume.")
         if not self.name or any(character in self.name for character in r'\/:*?"<>|'):
             raise SettingError(f"--name becomes part of a folder's name, which {self.name!r} cannot be.")
+
+
+def check_positive(settings, *names):
+    """Raise SettingError for the first of these settings that is not above 0 and finite; None is allowed."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise SettingError(f"--{_option(name)} must be more than 0, not {value}.")
 
 
 def command_line(main, settings, description):
