@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from inference_unconditional_gan import latent, walk_latent, wander_latent
-from settings import SettingError, check_positive, command_line, find_generator, load_settings
+from settings import SettingError, check_positive, check_range, command_line, find_generator, load_settings
 
 WALKS, WALK_STEPS = 8, 64  # how many walks are scored, and how long
 WANDER_SPEEDS = [2.0**power for power in range(-8, 0)]  # tried, in latents a step, without a walk learned
@@ -44,6 +44,7 @@ SETTINGS = EvaluationSettings(count=500, output=Path("output"))
 
 def evaluate(settings):
     """Write scores.json and nearest.png and print the table."""
+    check_range(settings, 0, "seed")
     check_positive(settings, "speed")
     path = find_generator(settings.generator)
     folder = settings.frames

@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from frames import Video, decodable, fit_frame, replacing, write_frame
-from settings import InputError, SettingError, command_line
+from settings import InputError, SettingError, check_range, command_line
 
 STALLED = 30  # seconds without a byte, after which a download is begun again where it stopped
 BUILT_IN = "built-in walk"
@@ -48,9 +48,8 @@ class ExtractionSettings:
 
     def check(self):
         """Raise SettingError for the first value out of its range."""
-        for name in ("target_frames", "height", "width"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}.")
+        check_range(self, 1, "target_frames")
+        check_range(self, 1, "height", "width", most=8192)
         if not 0 <= self.start < float("inf") or (self.end is not None and not self.end > self.start):
             raise SettingError(f"--start {self.start} and --end {self.end} (seconds) leave nothing of the video.")
         if self.crop and (min(self.crop) < 0 or 0 in self.crop[2:]):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from settings import SettingError, check_positive, command_line, find_generator
+from settings import SettingError, check_positive, check_range, command_line, find_generator
 
 BATCH = 16  # frames drawn at once
 SMOOTH = 15  # frames a second that look like motion
@@ -52,11 +52,11 @@ class InferenceSettings:
 
     def check(self):
         """Raise SettingError for the first value out of its range."""
-        ranges = {"rows": 1, "columns": 1, "count": 0, "seed": 0, "truncation": 0, "walk_seconds": 0, "walks": 1}
-        for name, least in ranges.items():
-            if not least <= getattr(self, name) < float("inf"):
-                raise SettingError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(self, name)}.")
-        check_positive(self, "frame_rate", "speed")
+        check_range(self, 1, "rows", "columns", most=100)  # in one picture
+        check_range(self, 1, "walks", most=16)  # in one video
+        check_range(self, 0, "count", "seed", "truncation", "walk_seconds")
+        check_range(self, 0.1, "frame_rate", most=1000)
+        check_positive(self, "speed")
         if self.project and not self.project.is_file():
             raise SettingError(f"there is no picture {self.project}: --project takes a picture file.")
 

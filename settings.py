@@ -4,10 +4,13 @@ Imports nothing heavy: `--help` answers at once.
 """
 
 import json
+import math
 import os
+import re
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +18,9 @@ import tyro
 from filelock import FileLock, Timeout
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow: its notes would hide what matters
+
+MOST_SEED = 2**32 - 1  # that Keras takes
+OUT_OF_MEMORY = "out of memory|OOM|RESOURCE_EXHAUSTED|Insufficient memory"  # as the backends and OpenCV put it
 
 
 class SettingError(ValueError):
@@ -99,16 +105,12 @@ class TrainingSettings:
 
     def check(self):
         """Raise SettingError for the first value out of its range."""
-        at_least = {
-            "epochs": 1, "window": 1, "batch_size": 2, "latent_dim": 1, "width": 1, "seed": 0, "devices": 1,
-            "picture_epochs": 1, "score_epochs": 1, "keep_checkpoints": 1,
-        }  # fmt: skip
-        for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise SettingError(f"--{_option(name)} must be at least {least}, not {getattr(self, name)}.")
+        check_range(self, 1, "epochs", "window", "latent_dim", "width", "devices")
+        check_range(self, 1, "picture_epochs", "score_epochs", "keep_checkpoints")
+        check_range(self, 2, "batch_size")
+        check_range(self, 0, "penalty")
+        check_range(self, 0, "seed", most=MOST_SEED)
         check_positive(self, "learning_rate", "checkpoint_minutes", "minutes")
-        if not 0 <= self.penalty < float("inf"):
-            raise SettingError(f"--penalty must be at least 0, not {self.penalty}.")
         for name in ("beta_1", "beta_2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingError(f"--{_option(name)} must be at least 0 and below 1, not {getattr(self, name)}.")
@@ -124,11 +126,20 @@ class TrainingSettings:
             raise SettingError(f"--name becomes part of a folder's name, which {self.name!r} cannot be.")
 
 
+def check_range(settings, least, *names, most=math.inf):
+    """Raise SettingError for the first of these settings that is not from least to most and finite; None is allowed."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not (least <= value <= most and value < math.inf):
+            wanted = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+            raise SettingError(f"--{_option(name)} must be {wanted}, not {value}.")
+
+
 def check_positive(settings, *names):
     """Raise SettingError for the first of these settings that is not above 0 and finite; None is allowed."""
     for name in names:
         value = getattr(settings, name)
-        if value is not None and not 0 < value < float("inf"):
+        if value is not None and not 0 < value < math.inf:
             raise SettingError(f"--{_option(name)} must be more than 0, not {value}.")
 
 
@@ -139,14 +150,25 @@ def command_line(main, settings, description):
         chosen = tyro.cli(type(settings), default=settings, description=description)
         if isinstance(chosen, TrainingSettings) and chosen.resume:
             chosen = _settings_of_resumed_run(chosen, description)
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+        if not backend.isidentifier() or not find_spec(backend):
+            raise SettingError(
+                f"KERAS_BACKEND is {backend!r}, which is not installed: tensorflow is, with this project."
+            )
         main(chosen)
     except SettingError as error:
         print(f"{script}: {error}", file=sys.stderr)
         sys.exit(2)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        sys.exit(f"{script}: {error.filename}: {error.strerror}. Name another place, or make this one usable.")
     except (InputError, OSError) as error:
         sys.exit(f"{script}: {error}")
     except KeyboardInterrupt:
         sys.exit(f"\n{script}: stopped.")
+    except Exception as error:
+        if not isinstance(error, MemoryError) and not re.search(OUT_OF_MEMORY, str(error)):
+            raise
+        sys.exit(f"{script}: not enough memory: a smaller --batch-size, a smaller --width or smaller frames need less.")
 
 
 def find_run(runs, run=None):

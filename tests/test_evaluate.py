@@ -75,6 +75,7 @@ def test_walks_are_scored_at_their_speed(tmp_path):
 def test_what_cannot_be_scored_is_told(trained, network, frames_dir, many_frames, tmp_path):
     arguments = (SCRIPT, "--generator", trained[0], "--features", network)
     assert "--speed must be" in run(*arguments, "--speed", 0, cwd=tmp_path, expect=2)
+    assert "--seed must be" in run(*arguments, "--seed", -1, cwd=tmp_path, expect=2)
     assert "20 real frames" in run(*arguments, cwd=tmp_path, expect=2)  # the run has only 10
     file = trained[0] / "generator.keras"
     (tmp_path / "loose.keras").write_bytes(file.read_bytes())

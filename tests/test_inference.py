@@ -174,4 +174,5 @@ def test_bad_generators_and_settings_are_told(trained, tmp_path):
     assert "cut.keras" in run(SCRIPT, "--generator", "cut.keras", cwd=tmp_path, expect=1)
     for option in ("--rows", "--columns", "--speed", "--frame-rate", "--walks"):
         assert option in run(SCRIPT, "--generator", trained[0], option, 0, cwd=tmp_path, expect=2)
+    assert "from 1 to 100, not 101" in run(SCRIPT, "--columns", 101, cwd=tmp_path, expect=2)
     assert not (tmp_path / "output").exists()

@@ -205,13 +205,22 @@ def test_resume_keeps_the_runs_settings(tmp_path, frames_dir, trained):
         ("--batch-size", "11"), ("--batch-size", "0"), ("--latent-dim", "0"), ("--epochs", "0"), ("--width", "-1"),
         ("--learning-rate", "0"), ("--beta-1", "1"), ("--penalty", "-1"), ("--minutes", "0"),
         ("--minutes", "nan"), ("--name", "a/b"), ("--keep-checkpoints", "0"), ("--run", "0001"), ("--epochs", "many"),
-        ("--seed", "-1"), ("--window", "0"), ("--window", "3", "--latent-dim", "7"),
+        ("--seed", "-1"), ("--seed", str(2**32)), ("--window", "0"), ("--window", "3", "--latent-dim", "7"),
     ],
 )  # fmt: skip
 def test_bad_settings_are_told_before_anything_is_written(tmp_path, frames_dir, arguments):
     output = run(SCRIPT, "--frames", frames_dir, *arguments, cwd=tmp_path, expect=2)
     assert arguments[0] in output
     assert not list(tmp_path.iterdir())
+
+
+def test_what_the_machine_lacks_is_told_before_anything_is_written(tmp_path, frames_dir):
+    assert "abacus" in run(SCRIPT, "--frames", frames_dir, cwd=tmp_path, expect=2, env={"KERAS_BACKEND": "abacus"})
+    assert "--width" in run(SCRIPT, "--frames", frames_dir, *TINY, "--width", 10**7, cwd=tmp_path, expect=1)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    output = run(SCRIPT, "--frames", frames_dir, *TINY, "--runs", "file", cwd=tmp_path, expect=1)
+    assert "file: File exists. Name another place" in output
 
 
 def test_frames_that_cannot_be_trained_on(tmp_path, frames_dir):
