@@ -124,7 +124,7 @@ def train_in(run_dir, settings, gan, paths, facts, timeline, network):
         checkpoints,
         Scores(run_dir, settings, paths, network, metrics.rows),
         metrics,
-        *([TensorBoard(run_dir / "logs", write_graph=False)] if find_spec("tensorflow") else []),
+        *([Board(run_dir / "logs", write_graph=False)] if find_spec("tensorflow") else []),
         samples,
         stop,
     ]
@@ -322,6 +322,13 @@ class Metrics(Callback):
             return []
         with open(self.path, newline="") as file:  # not a row that a kill cut short
             return [row for row in csv.DictReader(file) if row["spread"] is not None]
+
+
+class Board(TensorBoard):
+    """TensorBoard by epoch: Keras's own turns to it after every batch too, writes nothing, and leaks 3 KB each time."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        pass
 
 
 class Scores(Callback):
