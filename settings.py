@@ -111,9 +111,7 @@ class TrainingSettings:
         check_range(self, 0, "penalty")
         check_range(self, 0, "seed", most=MOST_SEED)
         check_positive(self, "learning_rate", "checkpoint_minutes", "minutes")
-        for name in ("beta_1", "beta_2", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingError(f"--{_option(name)} must be at least 0 and below 1, not {getattr(self, name)}.")
+        _check(self, ("beta_1", "beta_2", "ema_decay"), lambda value: 0 <= value < 1, "at least 0 and below 1")
         if self.batch_size % self.devices:
             raise SettingError(f"--batch-size {self.batch_size} cannot be shared evenly by {self.devices} --devices.")
         if self.window > 1 and self.latent_dim % 2:
@@ -128,19 +126,20 @@ class TrainingSettings:
 
 def check_range(settings, least, *names, most=math.inf):
     """Raise SettingError for the first of these settings that is not from least to most and finite; None is allowed."""
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and not (least <= value <= most and value < math.inf):
-            wanted = f"at least {least}" if most == math.inf else f"from {least} to {most}"
-            raise SettingError(f"--{_option(name)} must be {wanted}, not {value}.")
+    wanted = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+    _check(settings, names, lambda value: least <= value <= most and value < math.inf, wanted)
 
 
 def check_positive(settings, *names):
     """Raise SettingError for the first of these settings that is not above 0 and finite; None is allowed."""
+    _check(settings, names, lambda value: 0 < value < math.inf, "more than 0")
+
+
+def _check(settings, names, fits, wanted):
     for name in names:
         value = getattr(settings, name)
-        if value is not None and not 0 < value < math.inf:
-            raise SettingError(f"--{_option(name)} must be more than 0, not {value}.")
+        if value is not None and not fits(value):
+            raise SettingError(f"--{_option(name)} must be {wanted}, not {value}.")
 
 
 def command_line(main, settings, description):
