@@ -2,15 +2,17 @@
 
 Both networks are the same pyramid walked in opposite directions. At 160x320 and width 16:
 
-    latents ->  5x10x64 -> 10x20x48 -> 20x40x32 -> 40x80x24 -> 80x160x16 -> 160x320x3
-    frames  -> 80x160x16 -> 40x80x24 -> 20x40x32 ->  10x20x48 ->  5x10x64 -> one logit
+    latents ->  5x10x64 -> 10x20x48 -> 20x40x32 -> 40x80x24 -> 80x160x16 -> 160x320x8 -> 160x320x3
+    frames  -> 80x160x16 -> 40x80x24 -> 20x40x32 -> 10x20x48 -> 5x10x64 -> one logit
 
 Every step halves or doubles both sides. The widths fall slowly towards the frame, so that small frames cost a fraction
-of what large ones do; twice as wide below, the same time gave half the steps, and worse frames. Five things differ from
+of what large ones do; twice as wide below, the same time gave half the steps, and worse frames. Six things differ from
 the paper, since they drew better frames here in the same time:
 
 - The generator enlarges by repeating pixels and then convolves, where the paper's transposed convolution leaves a
   checkerboard (Odena et al. 2016, distill.pub/2016/deconv-checkerboard).
+- It convolves at the frame's own size too, and draws from that. In the paper a pixel is a linear mix of features of
+  half the size, and fakes were strewn with squiggles, however long the training.
 - From 40x80 on, each size adds a correction to the enlarged picture of the size below, and the discriminator sees the
   frame at each of these sizes (the RGB skips of StyleGAN2, Karras et al. 2020, arXiv:1912.04958; MSG-GAN, Karnewar &
   Wang 2020, arXiv:1903.06048). So the networks of the smaller frames are parts of those of the larger ones, and can
@@ -35,7 +37,7 @@ from keras import layers, ops
 from settings import InputError
 
 SMALLEST_BASE = 4  # DCGAN starts from 4x4
-WIDEST = 4  # the base is this many times as wide as the layer next to the frame
+WIDEST = 4  # the base is this many times as wide as the layer of half the frame's size
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}  # short memory: the networks never stand still
 PERIODS = 16, 3000  # steps in which the fastest and the slowest pair of a walking latent turn round
 SKIPS = 3  # how many sizes, the frame's own and the ones below, have a picture of their own
@@ -62,15 +64,15 @@ def build_generator(latent_dim, frame_shape, width, part_of=None, steps_a_second
     """Build the generator: latents in, frames out.
 
     latents: (batch, latent_dim) float32, standard normal. Returns frames (batch, height, width, channels)
-    float32 in [-1, 1]. `width` is the number of channels just below the frame. With `part_of`, a generator of
+    float32 in [-1, 1]. `width` is the number of channels at half the frame's size. With `part_of`, a generator of
     frames twice or four times as large, it is the part of that one which draws these frames, with its weights.
     `steps_a_second` is kept with a generator that walks: a second of its walk is so many steps of `step_angles`.
     Raises ValueError for frames that are too small.
     """
     layer = _layers(part_of)
     halvings, smallest, padding = _pyramid(frame_shape, part_of.output_shape[1:] if part_of else frame_shape)
-    base_width, *widths = _widths(width, halvings)
-    base_shape = (*((side + more) >> halvings for side, more in zip(frame_shape, padding, strict=False)), base_width)
+    widths = _widths(width, halvings)
+    base_shape = (*((side + more) >> halvings for side, more in zip(frame_shape, padding, strict=False)), widths[0])
 
     latents = keras.Input((latent_dim,), name="latents")
     x = layer(layers.Dense, "dense", math.prod(base_shape), use_bias=False)(latents)
@@ -78,15 +80,14 @@ def build_generator(latent_dim, frame_shape, width, part_of=None, steps_a_second
     x = layers.ReLU()(layer(layers.BatchNormalization, "norm_0", **BATCH_NORM)(x))
     frames = None
     for level in range(1, halvings + 1):
-        x = layers.UpSampling2D()(x)
+        channels = widths[level] if level < min(halvings, DEEPEST) else max(width // 2, 1)
+        x = layer(layers.Conv2D, f"conv_{level}", channels, 3, padding="same", use_bias=False)(layers.UpSampling2D()(x))
+        x = layers.ReLU()(layer(layers.BatchNormalization, f"norm_{level}", **BATCH_NORM)(x))
         if level >= smallest:
             start = "zeros" if level > smallest else None
             picture = layer(layers.Conv2D, f"to_frames_{level}", frame_shape[2], 3, padding="same", start=start)(x)
             larger = [] if frames is None else [layers.UpSampling2D(interpolation="bilinear")(frames)]
             frames = layers.Add()([*larger, picture]) if larger else picture
-        if level < halvings:
-            x = layer(layers.Conv2D, f"conv_{level}", widths[level - 1], 3, padding="same", use_bias=False)(x)
-            x = layers.ReLU()(layer(layers.BatchNormalization, f"norm_{level}", **BATCH_NORM)(x))
     if any(padding):
         frames = layers.Cropping2D([(0, more) for more in padding])(frames)
     frames = layers.Activation("tanh", dtype="float32", name="frames")(frames)
@@ -99,7 +100,7 @@ def build_discriminator(frame_shape, width, part_of=None):
     """Build the discriminator: frames in, logits out; a higher logit means more real.
 
     frames: (batch, height, width, channels) float32 in [-1, 1]. Returns (batch, 1) float32 logits.
-    `width` is the number of channels just above the frame. With `part_of`, a discriminator of frames twice or four
+    `width` is the number of channels at half the frame's size. With `part_of`, a discriminator of frames twice or four
     times as large, it is the part of that one which judges these frames, with its weights.
     Raises ValueError for frames that are too small.
     """
@@ -222,7 +223,7 @@ def _pyramid(frame_shape, whole_shape):
 
 
 def _widths(width, halvings):
-    """Return the channels at each size, from the base to just below the frame: falling evenly, in steps of 8."""
+    """Return the channels at each size, from the base to half the frame's: falling evenly, in steps of 8."""
     last = max(min(halvings, DEEPEST) - 1, 1)
     exact = [width * WIDEST ** (1 - min(level, last) / last) for level in range(halvings)]
     return [max(8 * round(channels / 8), 8) if channels > 8 else max(round(channels), 1) for channels in exact]

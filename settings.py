@@ -55,7 +55,8 @@ class TrainingSettings:
     latent_dim: int = 128
     """Numbers in a latent vector."""
     width: int = 16
-    """Channels next to the frame, in both networks; the smallest layer has four times as many."""
+    """Channels at half the frame's size, in both networks; the smallest layer has four times as many, the generator's
+    largest half as many."""
     loss: Literal["non-saturating", "hinge", "least-squares", "wasserstein-gp", "relativistic"] = "relativistic"
     """What the networks play for: gan.py explains each in a line."""
     augment: tuple[Literal["colour", "translation", "cutout"], ...] = ("translation",)
@@ -149,11 +150,9 @@ def command_line(main, settings, description):
         chosen = tyro.cli(type(settings), default=settings, description=description)
         if isinstance(chosen, TrainingSettings) and chosen.resume:
             chosen = _settings_of_resumed_run(chosen, description)
-        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-        if not backend.isidentifier() or not find_spec(backend):
-            raise SettingError(
-                f"KERAS_BACKEND is {backend!r}, which is not installed: tensorflow is, with this project."
-            )
+        backend = os.environ.get("KERAS_BACKEND")  # unset, Keras takes that of its own settings
+        if backend is not None and not (backend.isidentifier() and find_spec(backend)):
+            raise SettingError(f"KERAS_BACKEND is {backend!r}, which is not installed: unset it, or install that.")
         main(chosen)
     except SettingError as error:
         print(f"{script}: {error}", file=sys.stderr)

@@ -533,7 +533,10 @@ def load_newest_checkpoint(gan, run_dir):
     try:
         gan.load_weights(paths[-1])
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{paths[-1]} is damaged ({error}): delete it to go on from the one before.") from error
+        raise InputError(
+            f"{paths[-1]} does not load ({str(error).strip().splitlines()[0][:200]}): damaged, delete it to go on from the "
+            "one before; of another version of this project, go on with that one."
+        ) from error
     return paths[-1]
 
 
