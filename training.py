@@ -534,8 +534,8 @@ def load_newest_checkpoint(gan, run_dir):
         gan.load_weights(paths[-1])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{paths[-1]} does not load ({str(error).strip().splitlines()[0][:200]}): damaged, delete it to go on from the "
-            "one before; of another version of this project, go on with that one."
+            f"{paths[-1]} does not load ({error!r:.200}): if damaged, delete it to go on from the one before; if of "
+            "another version of this project, go on with that one."
         ) from error
     return paths[-1]
 
