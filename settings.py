@@ -64,8 +64,9 @@ class TrainingSettings:
     nothing after --augment: not at all."""
     grow: bool = True
     """Train on smaller frames first (from a quarter of the size), then on larger ones."""
-    grow_from: Path | None = None
-    """Folder of a run on frames of half the size, whose networks this training goes on with, on larger frames."""
+    start_from: Path | None = None
+    """Folder of a run, or of a shipped generator, whose networks this training starts with: on other frames of the same
+    size, or of twice that."""
     learning_rate: float = 4e-4
     """Adam's learning rate, for both networks."""
     beta_1: float = 0.0
@@ -117,8 +118,8 @@ class TrainingSettings:
             raise SettingError(f"--batch-size {self.batch_size} cannot be shared evenly by {self.devices} --devices.")
         if self.window > 1 and self.latent_dim % 2:
             raise SettingError(f"--latent-dim must be even with a --window of {self.window}, not {self.latent_dim}.")
-        if self.grow_from and not (self.grow_from / "settings.json").is_file():
-            raise SettingError(f"there is no run {self.grow_from}: --grow-from takes the folder of one.")
+        if self.start_from and not (self.start_from / "settings.json").is_file():
+            raise SettingError(f"there is no run {self.start_from}: --start-from takes the folder of one.")
         if self.run is not None and not self.resume:
             raise SettingError("--run names the run to continue: add --resume.")
         if not self.name or any(character in self.name for character in r'\/:*?"<>|'):
@@ -237,7 +238,7 @@ def load_settings(run_dir):
     """Return the TrainingSettings a run was started with."""
     saved = load_facts(run_dir)["settings"]
     known = {field.name: saved[field.name] for field in fields(TrainingSettings) if field.name in saved}
-    known |= {name: Path(known[name]) for name in ("frames", "features", "grow_from") if known.get(name)}
+    known |= {name: Path(known[name]) for name in ("frames", "features", "start_from") if known.get(name)}
     known["runs"] = run_dir.parent
     return TrainingSettings(**known | {"augment": tuple(known["augment"])})
 

@@ -7,6 +7,7 @@ saved_models/0001-shuffled/
     samples/          real.png, epoch-0005.png and so on (always the same latents), latest.png
     checkpoints/      step-00000420.weights.h5: both networks, optimizer, average, step
     generator.keras   the averaged generator, ready for inference
+    discriminator.keras    with it, all that another training needs to start from this one
     best_generator.keras   the same when it scored best
     trouble.log       what went wrong and was mended, if anything did
 """
@@ -85,8 +86,8 @@ def train(settings):
         run_dir = find_run(settings.runs, settings.run)
         refuse_other_frames(run_dir, facts)
     else:
-        if settings.grow_from:
-            start_from(settings.grow_from, gan, settings)
+        if settings.start_from:
+            start_from(settings.start_from, gan, settings)
         run_dir = new_run_dir(settings.runs, settings.name)
     with only_one_training(run_dir):
         train_in(run_dir, settings, gan, paths, facts, timeline, network)
@@ -189,9 +190,10 @@ def use_devices(count):
 
 
 def start_from(run_dir, gan, settings):
-    """Give the GAN the weights of a run on smaller frames; what it has beyond them starts as always, adding nothing.
+    """Give the GAN the averaged generator and the discriminator of a finished run, on frames as large or half as large.
 
-    Raises SettingError where that run's networks are no part of the GAN's.
+    What it has beyond them starts as always, adding nothing. Raises SettingError where they are no part of the GAN's,
+    InputError where their files cannot be read.
     """
     theirs, shape = load_settings(run_dir), tuple(load_facts(run_dir)["frame_shape"])
     for name in ("latent_dim", "width", "window"):
@@ -200,18 +202,19 @@ def start_from(run_dir, gan, settings):
                 f"{run_dir} was trained with --{name.replace('_', '-')} {getattr(theirs, name)}: so must this."
             )
     frame_shape = gan.generator.output_shape[1:]
-    if shape not in smaller_shapes(frame_shape)[:-1] or count_halvings(shape) < DEEPEST:
+    if shape != frame_shape and (shape not in smaller_shapes(frame_shape) or count_halvings(shape) < DEEPEST):
         raise SettingError(
-            "{}, a run on frames of {}x{}, does not grow to {}x{}: only from 128 pixels on, to twice the size.".format(
-                run_dir, *shape[:2], *frame_shape[:2]
-            )
+            "{}, a run on frames of {}x{}, is no start for {}x{}: only for the same size, or from 128 pixels on for "
+            "twice that.".format(run_dir, *shape[:2], *frame_shape[:2])
         )
-    smaller = build_gan(theirs, shape)
-    load_newest_checkpoint(smaller, run_dir)
-    for name in ("generator", "ema_generator", "discriminator"):
-        for layer in getattr(smaller, name).layers:
-            if layer.weights:
-                getattr(gan, name).get_layer(layer.name).set_weights(layer.get_weights())
+    for name, networks in (("generator", ("generator", "ema_generator")), ("discriminator", ("discriminator",))):
+        try:
+            start = keras.models.load_model(run_dir / f"{name}.keras", compile=False)
+            for layer in start.layers:
+                for network in networks if layer.weights else ():
+                    getattr(gan, network).get_layer(layer.name).set_weights(layer.get_weights())
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{run_dir / name}.keras cannot be started from: {error!r:.200}") from error
 
 
 def plan_growth(settings, frame_shape, frame_count):
@@ -220,8 +223,9 @@ def plan_growth(settings, frame_shape, frame_count):
     Each size but the last has a quarter of the epochs, but no more than SIZE_IMAGES images.
     """
     shapes = smaller_shapes(frame_shape)
-    if settings.grow_from:
-        shapes = shapes[shapes.index(tuple(load_facts(settings.grow_from)["frame_shape"])) + 1 :]
+    if settings.start_from:
+        known = shapes.index(tuple(load_facts(settings.start_from)["frame_shape"])) + 1
+        shapes = shapes[known:] or shapes[-1:]
     elif not settings.grow:
         shapes = shapes[-1:]
     share = min(settings.epochs // 4, math.ceil(SIZE_IMAGES / (frame_count * settings.window)))
@@ -449,12 +453,12 @@ class Checkpoints(Callback):
             self.save(gan)
 
     def save(self, gan):
-        """Write a checkpoint and generator.keras; only then delete the oldest checkpoints.
+        """Write a checkpoint and both networks; only then delete the oldest checkpoints.
 
         Raises InputError, with what was saved before left whole, where the disk has no room for both.
         """
         numbers = sum(math.prod(variable.shape) for variable in [*gan.variables, *gan.optimizer.variables])
-        needed, free = 5 * numbers + 2**20, shutil.disk_usage(self.run_dir).free  # 4 bytes each, and HDF5's own
+        needed, free = 6 * numbers + 2**20, shutil.disk_usage(self.run_dir).free  # 4 bytes each, and HDF5's own
         if free < needed:  # asked first, since HDF5 meets a full disk with a crowd of errors
             raise InputError(
                 f"{self.run_dir} needs {needed >> 20} MB for a checkpoint and the disk has {free >> 20}: free some, "
@@ -462,8 +466,9 @@ class Checkpoints(Callback):
             )
         with replacing(self.run_dir / "checkpoints" / f"step-{gan.steps:08}.weights.h5") as partial:
             gan.save_weights(partial)
-        with replacing(self.run_dir / "generator.keras") as partial:
-            gan.ema_generator.save(partial)
+        for name, network in (("discriminator", gan.discriminator), ("generator", gan.ema_generator)):
+            with replacing(self.run_dir / f"{name}.keras") as partial:
+                network.save(partial)
         for path in _checkpoints(self.run_dir)[: -self.keep]:
             path.unlink()
         self.saved = time.monotonic()

@@ -305,28 +305,35 @@ def test_a_frame_deleted_during_training_is_named_and_all_is_saved(tmp_path, fra
     run(script, "--resume", "--epochs", epochs, cwd=tmp_path)
 
 
-def test_larger_frames_grow_from_a_finished_run(tmp_path, trained):
+def test_a_training_starts_from_a_finished_run_on_frames_as_large_or_half_as_large(tmp_path, trained):
     for name, side in (("small", 128), ("large", 256), ("other", 192)):
         (tmp_path / name).mkdir()
         write_frames(tmp_path / name, moving_picture(6, side, side), ".jpg")
     run(SCRIPT, "--frames", "small", *TINY, "--epochs", 1, cwd=tmp_path)
     runs = tmp_path / "saved_models"
-    arguments = (SCRIPT, "--frames", "large", *TINY, "--epochs", 1, "--grow-from", runs / "0001-shuffled")
+    arguments = (SCRIPT, "--frames", "large", *TINY, "--epochs", 1, "--start-from", runs / "0001-shuffled")
     run(*arguments, "--learning-rate", 1e-9, "--seed", 5, cwd=tmp_path)
-    assert load_facts(runs / "0002-shuffled")["growth"] == [[0, [256, 256, 3]]]
-    files = [runs / name / "generator.keras" for name in ("0001-shuffled", "0002-shuffled")]
-    before, after = map(keras.models.load_model, files)
-    for layer in before.layers:
-        if hasattr(layer, "kernel"):
-            np.testing.assert_allclose(after.get_layer(layer.name).kernel, layer.kernel, atol=2e-3)  # or 0.02 apart
-    assert np.abs(after.get_layer("to_frames_6").kernel).max() < 1e-6  # so it starts with the enlarged picture
+    run(*arguments, "--frames", "small", "--learning-rate", 1e-9, "--seed", 5, cwd=tmp_path)
+    for number, side in ((2, 256), (3, 128)):
+        assert load_facts(runs / f"000{number}-shuffled")["growth"] == [[0, [side, side, 3]]]
+        for network in ("generator.keras", "discriminator.keras"):
+            files = [runs / name / network for name in ("0001-shuffled", f"000{number}-shuffled")]
+            before, after = map(keras.models.load_model, files)
+            for layer in before.layers:
+                if hasattr(layer, "kernel"):  # of another seed they are 0.02 apart
+                    np.testing.assert_allclose(after.get_layer(layer.name).kernel, layer.kernel, atol=2e-3)
+            if (number, network) == (2, "generator.keras"):  # it starts with the enlarged picture
+                assert np.abs(after.get_layer("to_frames_6").kernel).max() < 1e-6
     run(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
+    (runs / "0003-shuffled/discriminator.keras").unlink()
+    shortened = (SCRIPT, "--frames", "small", *TINY, "--start-from", runs / "0003-shuffled")
+    assert "discriminator.keras" in run(*shortened, cwd=tmp_path, expect=1)
     assert "--width 4" in run(*arguments, "--width", 8, cwd=tmp_path, expect=2)
-    odd = (SCRIPT, "--frames", "other", *TINY, "--grow-from", runs / "0001-shuffled")
+    odd = (SCRIPT, "--frames", "other", *TINY, "--start-from", runs / "0001-shuffled")
     assert "128x128" in run(*odd, cwd=tmp_path, expect=2)
-    assert "16x32" in run(SCRIPT, "--frames", "large", *TINY, "--grow-from", trained[0], cwd=tmp_path, expect=2)
-    assert "no run" in run(SCRIPT, "--frames", "large", "--grow-from", "none", cwd=tmp_path, expect=2)
-    assert len(list(runs.iterdir())) == 2
+    assert "16x32" in run(SCRIPT, "--frames", "large", *TINY, "--start-from", trained[0], cwd=tmp_path, expect=2)
+    assert "no run" in run(SCRIPT, "--frames", "large", "--start-from", "none", cwd=tmp_path, expect=2)
+    assert len(list(runs.iterdir())) == 3
 
 
 def test_frames_whose_sides_do_not_halve_are_drawn_exactly(tmp_path):
