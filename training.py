@@ -7,8 +7,8 @@ saved_models/0001-shuffled/
     samples/          real.png, epoch-0005.png and so on (always the same latents), latest.png
     checkpoints/      step-00000420.weights.h5: both networks, optimizer, average, step
     generator.keras   the averaged generator, ready for inference
-    discriminator.keras    with it, all that another training needs to start from this one
     best_generator.keras   the same when it scored best
+    discriminator.keras    with generator.keras, all that another training needs to start from this one
     trouble.log       what went wrong and was mended, if anything did
 """
 
@@ -207,14 +207,14 @@ def start_from(run_dir, gan, settings):
             "{}, a run on frames of {}x{}, is no start for {}x{}: only for the same size, or from 128 pixels on for "
             "twice that.".format(run_dir, *shape[:2], *frame_shape[:2])
         )
-    for name, networks in (("generator", ("generator", "ema_generator")), ("discriminator", ("discriminator",))):
+    for name in ("generator", "discriminator"):
         try:
-            start = keras.models.load_model(run_dir / f"{name}.keras", compile=False)
-            for layer in start.layers:
-                for network in networks if layer.weights else ():
-                    getattr(gan, network).get_layer(layer.name).set_weights(layer.get_weights())
+            for layer in keras.models.load_model(run_dir / f"{name}.keras", compile=False).layers:
+                if layer.weights:
+                    getattr(gan, name).get_layer(layer.name).set_weights(layer.get_weights())
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{run_dir / name}.keras cannot be started from: {error!r:.200}") from error
+    gan.ema_generator.set_weights(gan.generator.get_weights())
 
 
 def plan_growth(settings, frame_shape, frame_count):
