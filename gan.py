@@ -93,13 +93,15 @@ class GAN(keras.Model):
         self.ema_generator.set_weights(self.generator.get_weights())
         self.ema_generator.trainable = False
         self.loss_function, self.penalty_function, self.penalised = LOSSES[loss]
-        self.penalty, self.augment, self.ema_decay = penalty, tuple(augment), ema_decay
+        self.augment, self.ema_decay = tuple(augment), ema_decay
         self.random = keras.random.SeedGenerator(seed)
         self.step = self.add_weight(
             shape=(), initializer="zeros", dtype="int32", trainable=False, name="step", aggregation="only_first_replica"
         )
         # A variable, so that a training in trouble can be softened as it runs.
-        self.softness = self.add_weight(shape=(), initializer="ones", trainable=False, name="softness")
+        self.penalty = self.add_weight(
+            shape=(), initializer=keras.initializers.Constant(penalty), trainable=False, name="penalty"
+        )
         self.d_loss = keras.metrics.Mean(name="d_loss")
         self.g_loss = keras.metrics.Mean(name="g_loss")
         self.replicas = 1  # on TensorFlow, whose tf.distribute adds up the gradients of the parts of a batch
@@ -150,7 +152,7 @@ class GAN(keras.Model):
         # A change that fills the frame is spread over more pixels in a larger one: so the slope counts alike in all.
         step = NOISE / (math.prod(x["frames"].shape[1:3]) / 1000) ** 0.5
         slopes = [(y_pred[name + "_nearby"] - y_pred[name][:PENALISED]) / step for name in self.penalised]
-        penalty = self.softness * self.penalty / 2 * sum(map(self.penalty_function, slopes))
+        penalty = self.penalty / 2 * sum(map(self.penalty_function, slopes))
         self.d_loss.update_state(d_loss)
         self.g_loss.update_state(g_loss)
         if training:
@@ -164,18 +166,18 @@ class GAN(keras.Model):
 
     def soften(self):
         """Make the training gentler, after trouble: half the learning rate, twice the penalty."""
-        self.softness.assign(2 * self.softness)
         self.optimizer.learning_rate.assign(self.optimizer.learning_rate / 2)
+        self.penalty.assign(2 * self.penalty)
 
     def save_own_variables(self, store):
-        """Keep step, softness and random state with the weights: a training stands where its checkpoint says."""
-        store["step"], store["softness"] = map(ops.convert_to_numpy, (self.step, self.softness))
+        """Keep step, penalty and random state with the weights: a training stands where its checkpoint says."""
+        store["step"], store["penalty"] = map(ops.convert_to_numpy, (self.step, self.penalty))
         store["random"] = ops.convert_to_numpy(self.random.state)
 
     def load_own_variables(self, store):
-        """Take up step, softness and random state of a checkpoint."""
+        """Take up step, penalty and random state of a checkpoint."""
         self.step.assign(store["step"])
-        self.softness.assign(store["softness"])
+        self.penalty.assign(store["penalty"])
         self.random.state.assign(store["random"])
 
     def _maybe_symbolic_build(self, **_):

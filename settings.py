@@ -68,12 +68,12 @@ class TrainingSettings:
     """Folder of a run, or of a shipped generator, whose networks this training starts with: on other frames of the same
     size, or of twice that."""
     learning_rate: float = 4e-4
-    """Adam's learning rate, for both networks, for the first 1,000 steps; it then falls to a quarter at step 16,000."""
+    """Adam's learning rate, for both networks."""
     beta_1: float = 0.0
     """Adam's first decay rate, for both networks: of the gradient."""
     beta_2: float = 0.99
     """Adam's second decay rate, for both networks: of the gradient's square."""
-    penalty: float = 0.3
+    penalty: float = 0.1
     """Weight of the penalty on the discriminator's slope (R1's gamma, for each 1,000 pixels of a frame); more is
     steadier, and slower."""
     ema_decay: float = 0.999

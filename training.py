@@ -25,7 +25,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras.callbacks import Callback, LearningRateScheduler, TensorBoard
+from keras.callbacks import Callback, TensorBoard
 from tqdm import tqdm
 
 from frames import (
@@ -64,7 +64,6 @@ VARIED, COLLAPSED = 0.4, 0.15  # spread of the fakes, against the real frames': 
 SATURATED = 0.8  # part of the generator's values that are black or white
 SPACINGS = 1, 2, 4  # frames from one of a window to the next; single frames among them slowed the walks
 SIZE_IMAGES = 60_000  # what a size below the frames' own is trained on at most
-STEADY = 1000  # steps at the full learning rate
 
 
 def train(settings):
@@ -122,7 +121,6 @@ def train_in(run_dir, settings, gan, paths, facts, timeline, network):
     if not settings.resume:
         checkpoints.save(gan)  # the first to fall back on
     callbacks = [
-        LearningRateScheduler(lambda epoch, _: learning_rate(gan, settings, epoch * steps_per_epoch)),
         Progress(first_step, last_step, steps_per_epoch, stop),
         checkpoints,
         Scores(run_dir, settings, paths, network, metrics.rows),
@@ -232,15 +230,6 @@ def plan_growth(settings, frame_shape, frame_count):
         shapes = shapes[-1:]
     share = min(settings.epochs // 4, math.ceil(SIZE_IMAGES / (frame_count * settings.window)))
     return [(share * number, shape) for number, shape in enumerate(shapes)]
-
-
-def learning_rate(gan, settings, step):
-    """Return the learning rate at a step: after STEADY it falls with the square root of their number, to a quarter.
-
-    The networks then settle (Huang et al. 2024, arXiv:2501.05441, end with a quarter too); no end has to be planned.
-    """
-    fall = (STEADY / min(max(step, STEADY), 16 * STEADY)) ** 0.5
-    return settings.learning_rate * fall / float(keras.ops.convert_to_numpy(gan.softness))
 
 
 def batches(paths, settings, step, frame_shape, timeline=None):
@@ -446,10 +435,10 @@ class Checkpoints(Callback):
         loaded = load_newest_checkpoint(gan, self.run_dir)
         gan.step.assign(step)
         gan.soften()
-        rate, softness = map(keras.ops.convert_to_numpy, (gan.optimizer.learning_rate, gan.softness))
+        learning_rate, penalty = map(keras.ops.convert_to_numpy, (gan.optimizer.learning_rate, gan.penalty))
         text = (
             f"step {step}: {reason}. Back to {loaded.name}, with learning rate "
-            f"{rate:.3g} and penalty {softness * gan.penalty:.3g} from here on."
+            f"{learning_rate:.3g} and penalty {penalty:.3g} from here on."
         )
         tqdm.write(text)
         with open(self.run_dir / "trouble.log", "a") as file:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +20,6 @@ import pytest
 from conftest import KILLS, REAL_VIDEOS, TINY, moving_picture, run, start, write_frames
 
 import drawn_walk
-import training
 from frames import fit_frame, list_frames, read_frame, read_timeline, to_float, to_uint8, write_frame
 from gan import build_gan
 from inference_unconditional_gan import latent, walk_latent
@@ -287,25 +285,6 @@ def test_frames_that_cannot_be_used_are_left_out_and_counted(tmp_path, frames_di
     run(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
 
 
-def test_the_learning_rate_falls_with_the_steps_and_stays_softened(tmp_path, frames_dir, monkeypatch):
-    monkeypatch.setattr(training, "STEADY", 1)
-    settings = TrainingSettings(
-        frames=frames_dir, runs=tmp_path, epochs=3, batch_size=4, latent_dim=8, width=4, picture_epochs=1
-    )
-    rates = []
-
-    def soften_once(samples, epoch, logs=None):
-        rates.append(float(samples.model.optimizer.learning_rate))
-        if epoch == 1:
-            samples.model.soften()
-
-    monkeypatch.setattr(Samples, "on_epoch_end", soften_once)
-    run_dir = train(settings)  # of 3 steps an epoch
-    train(replace(settings, epochs=8, resume=True, run=run_dir.name))
-    expected = 4e-4 / np.sqrt([1, 3, 6, 9, 12, 15, 16, 16]) / [1, 1, 2, 2, 2, 2, 2, 2]
-    np.testing.assert_allclose(rates, expected, rtol=1e-6)
-
-
 @pytest.mark.parametrize("script", [SCRIPT, "train_unconditional_gan_big.py"])
 def test_a_frame_deleted_during_training_is_named_and_all_is_saved(tmp_path, frames_dir, script):
     frames = tmp_path / "frames"
@@ -530,7 +509,7 @@ def test_trouble_is_mended_and_the_training_ends_by_itself(tmp_path, monkeypatch
     assert told in log and "learning rate" in log, log
     gan = build_gan(settings, (16, 32, 3))
     load_newest_checkpoint(gan, run_dir)
-    assert float(gan.optimizer.learning_rate) < settings.learning_rate and float(gan.softness) > 1
+    assert float(gan.optimizer.learning_rate) < settings.learning_rate and float(gan.penalty) > settings.penalty
     fakes = draw(gan, np.random.default_rng(1).standard_normal((50, 8), "float32"))
     assert all(np.isfinite(weight).all() for weight in gan.get_weights())
     assert spread(fakes, np.broadcast_to(colours, (12, 16, 32, 3))) > 0.2
