@@ -6,7 +6,7 @@ import warnings
 import keras
 from keras import ops
 
-from models import build_discriminator, build_generator, rotate, smaller_shapes, step_angles
+from models import build_discriminator, build_generator, count_halvings, rotate, smaller_shapes, step_angles
 from settings import SettingError
 
 NOISE = 0.05  # in frames' units of -1 to 1: how near a frame the penalty looks
@@ -35,7 +35,7 @@ def build_gan(settings, frame_shape, steps_a_second=None):
         keras.config.set_dtype_policy("float32")
     gan = GAN(
         [*generators, generator], [*judges, discriminator],
-        settings.loss, settings.penalty, settings.augment, settings.ema_decay, settings.seed,
+        settings.loss, settings.penalty, settings.layout, settings.augment, settings.ema_decay, settings.seed,
     )  # fmt: skip
     optimizer = keras.optimizers.Adam(
         settings.learning_rate,
@@ -84,7 +84,7 @@ class GAN(keras.Model):
     generator after Karras et al. 2018 (arXiv:1710.10196).
     """
 
-    def __init__(self, generators, discriminators, loss, penalty, augment, ema_decay, seed):
+    def __init__(self, generators, discriminators, loss, penalty, layout, augment, ema_decay, seed):
         super().__init__(name="gan")
         self.generators, self.discriminators = generators, discriminators
         self.generator, self.discriminator = generators[-1], discriminators[-1]
@@ -93,7 +93,7 @@ class GAN(keras.Model):
         self.ema_generator.set_weights(self.generator.get_weights())
         self.ema_generator.trainable = False
         self.loss_function, self.penalty_function, self.penalised = LOSSES[loss]
-        self.augment, self.ema_decay = tuple(augment), ema_decay
+        self.layout, self.augment, self.ema_decay = layout, tuple(augment), ema_decay
         self.random = keras.random.SeedGenerator(seed)
         self.step = self.add_weight(
             shape=(), initializer="zeros", dtype="int32", trainable=False, name="step", aggregation="only_first_replica"
@@ -112,7 +112,7 @@ class GAN(keras.Model):
 
         Returns logits (batch, 1) by name: `real`, `fake` and, where the loss asks for it, `between` move only the
         discriminator, as does `..._nearby` of each of them that is penalised (its first frames, slightly noisy).
-        `fake_frozen`, the same numbers as `fake`, moves only the generator.
+        `fake_frozen`, the same numbers as `fake`, moves only the generator, and so does the number `layout`.
         """
         real = batch["frames"]
         size = [generator.output_shape[1] for generator in self.generators].index(real.shape[1])
@@ -124,6 +124,7 @@ class GAN(keras.Model):
             angles = times[..., None] * step_angles(latents.shape[1]).astype("float32")
             latents = ops.reshape(rotate(latents[:, None], angles), (-1, latents.shape[1]))
             fake = stack_windows(generator(latents, training=training), times.shape[1])
+        scores = {"layout": layout_distance(real[..., :3], fake[..., :3])} if self.layout else {}
         if self.augment:
             real, fake = ops.split(diff_augment(ops.concatenate([real, fake]), self.augment, self.random), 2)
         frozen_weights = [ops.stop_gradient(weight) for weight in discriminator.trainable_variables]
@@ -140,24 +141,25 @@ class GAN(keras.Model):
             frames = judged[name][:PENALISED]
             judged[name + "_nearby"] = frames + NOISE * keras.random.normal(ops.shape(frames), seed=self.random)
         logits, start = discriminator(with_times(list(judged.values()), times), training=training), 0
-        scores = {"fake_frozen": fake_frozen}
+        scores["fake_frozen"] = fake_frozen
         for name, frames in judged.items():
             scores[name] = logits[start : start + ops.shape(frames)[0]]
             start += ops.shape(frames)[0]
         return scores
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Return d_loss + g_loss + penalty, each of which has gradients for its own network only."""
+        """Return d_loss + g_loss + penalty + layout, each of which has gradients for one network only."""
         d_loss, g_loss = self.loss_function(y_pred["real"], y_pred["fake"], y_pred["fake_frozen"])
         # A change that fills the frame is spread over more pixels in a larger one: so the slope counts alike in all.
         step = NOISE / (math.prod(x["frames"].shape[1:3]) / 1000) ** 0.5
         slopes = [(y_pred[name + "_nearby"] - y_pred[name][:PENALISED]) / step for name in self.penalised]
         penalty = self.penalty / 2 * sum(map(self.penalty_function, slopes))
+        layout = self.layout * y_pred["layout"] if self.layout else 0.0
         self.d_loss.update_state(d_loss)
         self.g_loss.update_state(g_loss)
         if training:
             self._average_generator()
-        return (d_loss + g_loss + penalty) / self.replicas
+        return (d_loss + g_loss + penalty + layout) / self.replicas
 
     @property
     def steps(self):
@@ -241,6 +243,20 @@ def wasserstein(real, fake, fake_frozen):
 def relativistic(real, fake, fake_frozen):
     """Cross-entropy of the difference between a real frame and a fake (R3GAN, Huang et al. 2024, arXiv:2501.05441)."""
     return ops.mean(ops.softplus(fake - real)), ops.mean(ops.softplus(ops.stop_gradient(real) - fake_frozen))
+
+
+def layout_distance(real, fake):
+    """Distance of two batches as thumbnails: from each frame to the nearest of the other batch, averaged.
+
+    real, fake: (batch, height, width, channels) float32. Returns a number, in the frames' units. Thumbnails are twice
+    as large as the base of the pyramid. So the generator hears from its first step where sky, walls and street belong,
+    before the discriminator knows. From each real frame to the nearest fake, as in implicit maximum likelihood (Li &
+    Malik 2018, arXiv:1809.09087), none is left out; from each fake to the nearest real frame, none strays.
+    """
+    side = 2 ** (count_halvings(real.shape[1:]) - 1)
+    real, fake = (ops.average_pool(frames, side, padding="same") for frames in (real, fake))
+    distances = ops.mean(ops.abs(real[:, None] - fake[None]), (2, 3, 4))
+    return ops.mean(ops.min(distances, 0)) + ops.mean(ops.min(distances, 1))
 
 
 # Penalties: slopes (batch, 1) of the discriminator on a random step from a frame to a nearby one, to a number. Their

@@ -76,6 +76,9 @@ class TrainingSettings:
     penalty: float = 0.1
     """Weight of the penalty on the discriminator's slope (R1's gamma, for each 1,000 pixels of a frame); more is
     steadier, and slower."""
+    layout: float = 0.0
+    """Weight of the distance, as thumbnails, from each fake to the nearest real frame of the batch and from each real
+    frame to the nearest fake: teaches where sky, walls and street belong; 0: not at all."""
     ema_decay: float = 0.999
     """How much of the averaged generator, which draws all pictures, survives a step."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -110,7 +113,7 @@ class TrainingSettings:
         check_range(self, 1, "epochs", "window", "latent_dim", "width", "devices")
         check_range(self, 1, "picture_epochs", "score_epochs", "keep_checkpoints")
         check_range(self, 2, "batch_size")
-        check_range(self, 0, "penalty")
+        check_range(self, 0, "penalty", "layout")
         check_range(self, 0, "seed", most=MOST_SEED)
         check_positive(self, "learning_rate", "checkpoint_minutes", "minutes")
         _check(self, ("beta_1", "beta_2", "ema_decay"), lambda value: 0 <= value < 1, "at least 0 and below 1")

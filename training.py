@@ -168,7 +168,8 @@ def use_devices(count):
 
     Devices are GPUs, or without one the parts of the processor that the backend was told to make. TensorFlow trains
     through tf.distribute, JAX through keras.distribution; either with the result of one device, but for what is drawn
-    at random within a step. Raises SettingError where there are fewer devices, and on other backends.
+    at random within a step, and for the nearest frames, which TensorFlow seeks within each part. Raises SettingError
+    where there are fewer devices, and on other backends.
     """
     backend = keras.backend.backend()
     if count == 1:

@@ -20,14 +20,16 @@ import numpy as np
 from settings import InputError, SettingError, command_line
 
 REPO = Path(__file__).parent.parent
-STEPS = ("original", "dcgan", "dcgan, penalty", "relativistic", "relativistic, augment", "default")
-PLAIN = ("--loss", "non-saturating", "--penalty", "0", "--augment", "--no-grow")
+STEPS = (
+    "original", "dcgan", "dcgan, penalty", "relativistic", "relativistic, augment", "relativistic, grow", "default"
+)  # fmt: skip
 RECIPES = {  # options of train_unconditional_gan.py; each step of this project on top of those before it
     "original": None,
-    "dcgan": PLAIN,
-    "dcgan, penalty": ("--loss", "non-saturating", "--augment", "--no-grow"),
-    "relativistic": ("--augment", "--no-grow"),
-    "relativistic, augment": ("--no-grow",),
+    "dcgan": ("--loss", "non-saturating", "--penalty", "0", "--augment", "--no-grow", "--layout", "0"),
+    "dcgan, penalty": ("--loss", "non-saturating", "--augment", "--no-grow", "--layout", "0"),
+    "relativistic": ("--augment", "--no-grow", "--layout", "0"),
+    "relativistic, augment": ("--no-grow", "--layout", "0"),
+    "relativistic, grow": ("--layout", "0"),
     "default": (),
     "default, no augment": ("--augment",),
     "default, augment more": ("--augment", "colour", "translation", "cutout"),

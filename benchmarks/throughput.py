@@ -123,7 +123,7 @@ def training_speed(name, folder, settings):
     from train_unconditional_gan import SETTINGS
 
     changes = {
-        "dcgan": {"loss": "non-saturating", "penalty": 0.0, "augment": ()},
+        "dcgan": {"loss": "non-saturating", "penalty": 0.0, "augment": (), "layout": 0.0},
         "default": {},
         "default, bfloat16": {"precision": "bfloat16"},
     }

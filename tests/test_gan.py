@@ -16,12 +16,12 @@ needs_tensorflow = pytest.mark.skipif(
 )
 
 
-def small_gan(optimizer, ema_decay=0.9, penalty=20.0, loss="non-saturating", augment=()):
+def small_gan(optimizer, ema_decay=0.9, penalty=20.0, loss="non-saturating", layout=0.0, augment=()):
     keras.utils.set_random_seed(0)
     generator, discriminator = build_generator(4, SHAPE, 8), build_discriminator(SHAPE, 8)
     generators = [build_generator(4, SMALLER, 8, generator), generator]
     discriminators = [build_discriminator(SMALLER, 8, discriminator), discriminator]
-    gan = GAN(generators, discriminators, loss, penalty, augment, ema_decay, seed=0)
+    gan = GAN(generators, discriminators, loss, penalty, layout, augment, ema_decay, seed=0)
     gan.compile(optimizer=optimizer, jit_compile=False)
     return gan
 
@@ -152,6 +152,29 @@ def test_penalty_is_the_squared_gradient_and_moves_only_the_discriminator(monkey
     gan.fit(random_batches(), steps_per_epoch=2, verbose=0)
     assert all((old == new.numpy()).all() for old, new in zip(before, gan.generator.trainable_variables, strict=True))
     assert any((old != new).any() for old, new in zip(slope, gan.discriminator.get_weights(), strict=True))
+
+
+def test_layout_is_the_distance_to_the_nearest_thumbnail_both_ways_and_moves_only_the_generator():
+    random = np.random.default_rng(0)
+    real, fake = random.uniform(-1, 1, (2, 5, *SHAPE)).astype("float32")  # thumbnails of 16x32 are 8x16
+    small = [frames.reshape(5, 8, 2, 16, 2, 3).mean((2, 4)) for frames in (real, fake)]
+    between = np.array([[np.abs(one - other).mean() for other in small[1]] for one in small[0]])
+    expected = between.min(0).mean() + between.min(1).mean()
+    np.testing.assert_allclose(gan_module.layout_distance(real, fake), expected, rtol=1e-5)
+    np.testing.assert_allclose(gan_module.layout_distance(real, real[::-1]), 0, atol=1e-6)
+    only_one = np.repeat(real[:1], 5, 0)  # fakes that are all the same leave the other real frames out
+    assert float(gan_module.layout_distance(real, only_one)) > 0.1
+
+    gan = small_gan(keras.optimizers.SGD(0.1), penalty=0.0, layout=5.0)
+    gan.loss_function = lambda *logits: (0.0 * logits[0][0, 0], 0.0 * logits[2][0, 0])
+    networks = (gan.generator, gan.discriminator)
+    before = [[weight.numpy() for weight in network.trainable_variables] for network in networks]
+    gan.fit(random_batches(), steps_per_epoch=1, verbose=0)
+    moved = [
+        any((old != new.numpy()).any() for old, new in zip(weights, network.trainable_variables, strict=True))
+        for weights, network in zip(before, networks, strict=True)
+    ]
+    assert moved == [True, False]
 
 
 def test_windows_are_judged_together_and_drawn_from_one_latent_turned_on():

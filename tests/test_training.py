@@ -224,7 +224,7 @@ def test_resume_keeps_the_runs_settings(tmp_path, frames_dir, trained):
     "arguments",
     [
         ("--batch-size", "11"), ("--batch-size", "0"), ("--latent-dim", "0"), ("--epochs", "0"), ("--width", "-1"),
-        ("--learning-rate", "0"), ("--beta-1", "1"), ("--penalty", "-1"), ("--minutes", "0"),
+        ("--learning-rate", "0"), ("--beta-1", "1"), ("--penalty", "-1"), ("--layout", "-1"), ("--minutes", "0"),
         ("--minutes", "nan"), ("--name", "a/b"), ("--keep-checkpoints", "0"), ("--run", "0001"), ("--epochs", "many"),
         ("--seed", "-1"), ("--seed", str(2**32)), ("--window", "0"), ("--window", "3", "--latent-dim", "7"),
     ],
@@ -359,8 +359,9 @@ def test_two_devices_train_as_one_does(tmp_path, frames_dir, backend):
     if backend == "tensorflow":
         (tmp_path / "sitecustomize.py").write_text(TWO_PROCESSORS)  # which Python runs first
         environment["PYTHONPATH"] = str(tmp_path)
-    # Nothing that is drawn at random within a step, of which two devices draw twice as much.
-    arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 2, "--augment", "--penalty", 0)
+    # Nothing that is drawn at random within a step, of which two devices draw twice as much, nor a nearest frame, which
+    # a device seeks in its own part of the batch.
+    arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 2, "--augment", "--penalty", 0, "--layout", 0)
     for devices in (1, 2):
         run(*arguments, "--devices", devices, "--name", f"on-{devices}", cwd=tmp_path, env=environment)
     one, two = (weights(tmp_path / f"saved_models/000{devices}-on-{devices}") for devices in (1, 2))
