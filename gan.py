@@ -254,7 +254,8 @@ def layout_distance(real, fake):
     Malik 2018, arXiv:1809.09087), none is left out; from each fake to the nearest real frame, none strays.
     """
     side = 2 ** (count_halvings(real.shape[1:]) - 1)
-    real, fake = (ops.average_pool(frames, side, padding="same") for frames in (real, fake))
+    # Strides said outright: Keras 3.15 on JAX would spread a size that stands for them once too often.
+    real, fake = (ops.average_pool(frames, side, strides=side, padding="same") for frames in (real, fake))
     distances = ops.mean(ops.abs(real[:, None] - fake[None]), (2, 3, 4))
     return ops.mean(ops.min(distances, 0)) + ops.mean(ops.min(distances, 1))
 
