@@ -371,6 +371,7 @@ def test_two_devices_train_as_one_does(tmp_path, frames_dir, backend):
         near = np.isclose(one[name], two[name], rtol=1e-3, atol=1e-4)
         assert near.mean() > 0.98, name
     run(SCRIPT, "--resume", "--epochs", 3, cwd=tmp_path, env=environment)
+    run(SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 1, "--devices", 2, cwd=tmp_path, env=environment)
     assert "cannot be shared" in run(*arguments, "--devices", 3, cwd=tmp_path, expect=2, env=environment)
     assert f"{backend} finds 2" in run(*arguments, "--devices", 4, cwd=tmp_path, expect=2, env=environment)
 
