@@ -246,7 +246,7 @@ def relativistic(real, fake, fake_frozen):
 
 
 def layout_distance(real, fake):
-    """Distance of two batches as thumbnails: from each frame to the nearest of the other batch, averaged.
+    """Distance of two batches as thumbnails: from each frame to the nearest of the other, averaged, both ways added.
 
     real, fake: (batch, height, width, channels) float32. Returns a number, in the frames' units. Thumbnails are twice
     as large as the base of the pyramid. So the generator hears from its first step where sky, walls and street belong,
