@@ -154,7 +154,7 @@ class GAN(keras.Model):
         step = NOISE / (math.prod(x["frames"].shape[1:3]) / 1000) ** 0.5
         slopes = [(y_pred[name + "_nearby"] - y_pred[name][:PENALISED]) / step for name in self.penalised]
         penalty = self.penalty / 2 * sum(map(self.penalty_function, slopes))
-        layout = self.layout * y_pred["layout"] if self.layout else 0.0
+        layout = self.layout * y_pred.get("layout", 0.0)  # not sought where it has no weight
         self.d_loss.update_state(d_loss)
         self.g_loss.update_state(g_loss)
         if training:
