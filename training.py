@@ -13,11 +13,15 @@ saved_models/0001-shuffled/
 """
 
 import csv
+import itertools
 import math
+import os
 import shutil
 import signal
 import sys
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
@@ -62,6 +66,7 @@ SCORED = 100  # frames that are scored during training
 WON = 0.01  # the discriminator's loss over an epoch: there is nothing left to learn from it
 VARIED, COLLAPSED = 0.4, 0.15  # spread of the fakes, against the real frames': once above the first, below the second
 SATURATED = 0.8  # part of the generator's values that are black or white
+AHEAD = min(os.cpu_count() or 1, 8)  # batches that are made before they are needed, at the same time
 SPACINGS = 1, 2, 4  # frames from one of a window to the next; single frames among them slowed the walks
 SIZE_IMAGES = 60_000  # what a size below the frames' own is trained on at most
 
@@ -240,13 +245,15 @@ def batches(paths, settings, step, frame_shape, timeline=None):
     training sees the frames and latents it would have seen. Each is a tuple of one dictionary as GAN reads it.
     Every frame is seen in every epoch; the last batch is filled up with frames before it. With a timeline, every
     frame is the first of a window in every epoch, of frames SPACINGS apart that lie in one scene.
+    Batches are made ahead, by threads, while the network trains: a GPU would wait for them longer than it calculates.
     """
     steps_per_epoch = math.ceil(len(paths) / settings.batch_size)
-    order, order_epoch = np.arange(len(paths)), None
-    while True:
+
+    def make(step):
         epoch, batch = divmod(step, steps_per_epoch)
-        if settings.shuffle and epoch != order_epoch:
-            order, order_epoch = np.random.default_rng((settings.seed, 0, epoch)).permutation(len(paths)), epoch
+        order = np.arange(len(paths))
+        if settings.shuffle:
+            order = np.random.default_rng((settings.seed, 0, epoch)).permutation(order)
         start = min(batch * settings.batch_size, len(paths) - settings.batch_size)
         random = np.random.default_rng((settings.seed, 1, step))
         data = {"latents": random.standard_normal((settings.batch_size, settings.latent_dim), "float32")}
@@ -255,10 +262,17 @@ def batches(paths, settings, step, frame_shape, timeline=None):
             chosen = windows(chosen[:, 0], settings.window, timeline, random)
             data["times"] = ((timeline.times[chosen] - timeline.times[chosen[:, :1]]) / timeline.step).astype("float32")
         read = {index: fit_frame(read_frame(paths[index]), *frame_shape[:2]) for index in np.unique(chosen)}
-        frames = [[read[index] for index in row] for row in chosen]
-        data["frames"] = to_float(np.concatenate(np.swapaxes(frames, 0, 1), -1))  # a window is stacked on channels
-        yield (data,)
-        step += 1
+        frames = np.stack([[read[index] for index in row] for row in chosen])
+        # A window is stacked on channels.
+        data["frames"] = to_float(np.moveaxis(frames, 1, 3).reshape(len(chosen), *frame_shape[:2], -1))
+        return (data,)
+
+    with ThreadPoolExecutor(AHEAD) as pool:
+        making = deque()
+        for number in itertools.count(step):
+            making.append(pool.submit(make, number))
+            if len(making) > AHEAD:
+                yield making.popleft().result()
 
 
 def windows(firsts, window, timeline, random):
