@@ -248,26 +248,38 @@ class Video:
 
 
 def write_video(path, frames, frame_rate):
-    """Write frames, each (height, width, 3) uint8 RGB, as an H.264 file that browsers play; holds one at a time.
+    """Write frames, each (height, width, 3) uint8 RGB, as video_writer does."""
+    with video_writer(path, frame_rate) as write:
+        for frame in frames:
+            write(frame)
+
+
+@contextmanager
+def video_writer(path, frame_rate):
+    """Give a function that adds a frame (height, width, 3) uint8 RGB to an H.264 file that browsers play.
 
     Odd sides get one more row or column, since H.264 has none. Raises OSError where the file cannot be written.
     """
     encoder = None
+
+    def write(frame):
+        nonlocal encoder
+        height, width = frame.shape[:2]
+        if height % 2 or width % 2:
+            frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+        if encoder is None:
+            size = "{1}x{0}".format(*frame.shape)
+            read = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(frame_rate), "-i", "-"]
+            encode = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-movflags", "+faststart", path]
+            # Not imageio's own writer: it takes no notice when a full disk cuts the file short.
+            encoder = subprocess.Popen(
+                [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *read, *encode],
+                stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+        encoder.stdin.write(np.ascontiguousarray(frame))
+
     try:
-        for frame in frames:
-            height, width = frame.shape[:2]
-            if height % 2 or width % 2:
-                frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
-            if encoder is None:
-                size = "{1}x{0}".format(*frame.shape)
-                read = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(frame_rate), "-i", "-"]
-                write = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-movflags", "+faststart", path]
-                # Not imageio's own writer: it takes no notice when a full disk cuts the file short.
-                encoder = subprocess.Popen(
-                    [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *read, *write],
-                    stdin=subprocess.PIPE, stderr=subprocess.PIPE,
-                )  # fmt: skip
-            encoder.stdin.write(np.ascontiguousarray(frame))
+        yield write
     except BrokenPipeError:
         pass  # it has ended, with an error
     finally:

@@ -78,7 +78,7 @@ def infer(settings):
     path = find_generator(settings.generator)
     from tqdm import tqdm  # late, as all that is heavy: --help should answer at once
 
-    from frames import fit_frame, read_frame, replacing, tile, to_uint8, write_frame, write_video
+    from frames import fit_frame, read_frame, replacing, tile, to_uint8, video_writer, write_frame
     from models import load_generator, steps_a_second
 
     picture = read_frame(settings.project) if settings.project else None
@@ -121,12 +121,16 @@ def infer(settings):
         return wander_latent(starts[number], settings.seed + number, seconds / SECONDS_PER_LATENT)
 
     if length:
-        with replacing(settings.output / "walk.mp4") as partial:
-            write_video(partial, draw(lambda index: on_walk(0, index), length, "walk"), frame_rate)
         together = draw(lambda index: on_walk(index % walks, index // walks), length * walks, "walks")
-        with replacing(settings.output / "walks.mp4") as partial:
-            rows = (np.concatenate(row, 1) for row in zip(*[together] * walks, strict=True))
-            write_video(partial, rows, frame_rate)
+        with (
+            replacing(settings.output / "walk.mp4") as first,
+            replacing(settings.output / "walks.mp4") as beside,
+            video_writer(first, frame_rate) as write_first,
+            video_writer(beside, frame_rate) as write_beside,
+        ):
+            for row in zip(*[together] * walks, strict=True):
+                write_first(row[0])
+                write_beside(np.concatenate(row, 1))
         strip = list(draw(lambda index: on_walk(index // 12, index % 12 * 4), 12 * walks, "strip"))
         write_frame(settings.output / "strip.png", tile(np.stack(strip), 12))
         written += [settings.output / name for name in ("walk.mp4", "walks.mp4", "strip.png")]
