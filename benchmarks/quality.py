@@ -116,8 +116,8 @@ def train_ours(name, paths, settings):
         done = subprocess.run(
             [*map(str, command), *map(str, options), "--minutes", str(more)], capture_output=True, text=True
         )
-        if done.returncode:
-            raise InputError(f"{name} failed:\n{done.stderr[-2000:]}")
+        if done.returncode or "minutes over" not in done.stdout:
+            raise InputError(f"{name} failed, or was interrupted:\n{done.stdout[-500:]}{done.stderr[-2000:]}")
         minutes += more
         run_dir = sorted(runs.glob(f"[0-9]*-{run_name}"))[-1]
         with open(run_dir / "metrics.csv", newline="") as file:
