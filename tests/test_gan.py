@@ -1,13 +1,17 @@
 """gan.py: who moves whom, the average, and that it learns."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
+from conftest import REPO
+from keras import ops
 
 import gan as gan_module
-from gan import GAN
+from gan import GAN, build_gan
 from models import build_discriminator, build_generator, rotate, step_angles, steps_a_second
-from settings import TrainingSettings
+from settings import TrainingSettings, load_settings
 
 EVERYTHING = ("colour", "translation", "cutout")
 SHAPE, SMALLER = (16, 32, 3), (8, 16, 3)
@@ -138,7 +142,7 @@ def test_penalty_is_the_squared_gradient_and_moves_only_the_discriminator(monkey
         tape.watch(frames)
         logits = gan.discriminator(frames)
     exact = tf.reduce_sum(tape.gradient(logits, frames) ** 2) / 8
-    monkeypatch.setattr(gan_module, "NOISE", 1e-3)
+    gan.noise = 1e-3
     monkeypatch.setattr(gan_module, "PENALISED", 8)
     estimates = []
     for _ in range(200):
@@ -152,6 +156,23 @@ def test_penalty_is_the_squared_gradient_and_moves_only_the_discriminator(monkey
     gan.fit(random_batches(), steps_per_epoch=2, verbose=0)
     assert all((old == new.numpy()).all() for old, new in zip(before, gan.generator.trainable_variables, strict=True))
     assert any((old != new).any() for old, new in zip(slope, gan.discriminator.get_weights(), strict=True))
+
+
+def test_bfloat16_does_not_drown_the_penalty():
+    shipped = REPO / "saved_models" / "city_shuffled"
+    generator, discriminator = (
+        keras.models.load_model(shipped / f"{name}.keras", compile=False) for name in ("generator", "discriminator")
+    )
+    latents = keras.random.normal((4, generator.input_shape[1]), seed=0)
+    batch, penalties = {"frames": generator(latents, training=False), "latents": latents}, {}
+    for precision in ("float32", "bfloat16"):
+        settings = replace(load_settings(shipped), augment=(), layout=0.0, precision=precision)
+        gan = build_gan(settings, generator.output_shape[1:])
+        gan.discriminator.set_weights(discriminator.get_weights())
+        scores = gan(batch, training=False)
+        slopes = ops.convert_to_numpy(scores["real_nearby"] - scores["real"]) / gan.noise
+        penalties[precision] = float(gan_module.zero_centred(slopes))
+    assert 0.5 < penalties["bfloat16"] / penalties["float32"] < 2, penalties  # 8 times as much, once
 
 
 def test_layout_is_the_distance_to_the_nearest_thumbnail_both_ways_and_moves_only_the_generator():
@@ -215,7 +236,7 @@ def test_rotation_keeps_the_prior_adds_up_and_has_a_direction():
 def test_penalty_counts_alike_for_frames_of_every_size():
     gan = small_gan(keras.optimizers.SGD(0.1), penalty=2.0)
     logits = {name: np.zeros((4, 1), "float32") for name in ("real", "fake", "fake_frozen")}
-    logits["real_nearby"] = np.full((4, 1), 0.5 * gan_module.NOISE, "float32")
+    logits["real_nearby"] = np.full((4, 1), 0.5 * gan.noise, "float32")
     small, large = (
         float(gan.compute_loss(x={"frames": np.zeros((4, *size, 3))}, y_pred=logits, training=False))
         for size in ((20, 50), (40, 100))
