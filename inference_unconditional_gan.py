@@ -38,7 +38,7 @@ class InferenceSettings:
     """First seed of plot.png and frames/, and the seed of the walk."""
     truncation: float = 1.0
     """Below 1, latents are drawn nearer to the average: likelier frames, but more alike."""
-    walk_seconds: float = 10.0
+    walk_seconds: float = 8.0
     """Length of walk.mp4 and walks.mp4; 0 writes neither, and no strip.png."""
     walks: int = 3
     """Walks side by side in walks.mp4 and strip.png (12 frames, 4 apart), of the seeds from --seed on."""
@@ -68,7 +68,7 @@ SETTINGS = InferenceSettings(
     count=16,
     seed=0,
     truncation=1.0,
-    walk_seconds=10.0,
+    walk_seconds=8.0,
 )
 
 
