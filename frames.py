@@ -250,7 +250,7 @@ class Video:
 
 
 def write_video(path, frames, frame_rate):
-    """Write frames, each (height, width, 3) uint8 RGB, as video_writer does."""
+    """Write frames, each (height, width, 3) uint8 RGB, as video_writer does; holds one at a time."""
     with video_writer(path, frame_rate) as write:
         for frame in frames:
             write(frame)

@@ -24,6 +24,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -249,15 +250,18 @@ def batches(paths, settings, step, frame_shape, timeline=None):
     """
     steps_per_epoch = math.ceil(len(paths) / settings.batch_size)
 
+    @lru_cache(2)  # at an epoch's end the next one's batches are made already
+    def order_of(epoch):
+        if not settings.shuffle:
+            return np.arange(len(paths))
+        return np.random.default_rng((settings.seed, 0, epoch)).permutation(len(paths))
+
     def make(step):
         epoch, batch = divmod(step, steps_per_epoch)
-        order = np.arange(len(paths))
-        if settings.shuffle:
-            order = np.random.default_rng((settings.seed, 0, epoch)).permutation(order)
         start = min(batch * settings.batch_size, len(paths) - settings.batch_size)
         random = np.random.default_rng((settings.seed, 1, step))
         data = {"latents": random.standard_normal((settings.batch_size, settings.latent_dim), "float32")}
-        chosen = order[start : start + settings.batch_size, None]
+        chosen = order_of(epoch)[start : start + settings.batch_size, None]
         if timeline:
             chosen = windows(chosen[:, 0], settings.window, timeline, random)
             data["times"] = ((timeline.times[chosen] - timeline.times[chosen[:, :1]]) / timeline.step).astype("float32")

@@ -103,15 +103,14 @@ def matrix_multiply_peak():
     """Return the float32 operations a second of a large matrix product on the installed backend."""
     import keras
 
-    size, rate = 1000, math.inf
-    while rate > 10:  # so large that a GPU's way to and from the processor counts for nothing
-        size *= 2
+    def products_a_second(size):
         matrix = keras.random.normal((size, size))
+        multiply = lambda: keras.ops.convert_to_numpy(keras.ops.matmul(matrix, matrix)[0, 0])  # noqa: E731
+        return max(steps_a_second(multiply, 1) for _ in range(3))
 
-        def multiply(matrix=matrix):
-            np.asarray(keras.ops.convert_to_numpy(keras.ops.matmul(matrix, matrix)[0, 0]))
-
-        rate = max(steps_a_second(multiply, 1) for _ in range(3))
+    size = 2000
+    while (rate := products_a_second(size)) > 10:  # until a GPU's way to and from the processor counts for nothing
+        size *= 2
     return 2 * size**3 * rate
 
 
