@@ -24,19 +24,24 @@ def build_gan(settings, frame_shape, steps_a_second=None):
     keras.utils.set_random_seed(settings.seed)
     keras.config.set_dtype_policy(PRECISIONS[settings.precision])  # of the layers built until it is set back
     try:
-        generator = build_generator(settings.latent_dim, frame_shape, settings.width, steps_a_second=steps_a_second)
+        sizes = settings.latent_dim, frame_shape, settings.width
+        # Not on JAX, whose compiler made a transposed convolution's step on the CPU slower by a third.
+        fused = keras.backend.backend() != "jax"
+        generator = build_generator(*sizes, fused=fused)
         # A window of frames is one picture of many channels, and one more that says how far they are apart.
         channels = frame_shape[2] * settings.window + (settings.window > 1)
         discriminator = build_discriminator((*frame_shape[:2], channels), settings.width)
         smaller = smaller_shapes(frame_shape)[:-1]
-        generators = [build_generator(settings.latent_dim, shape, settings.width, generator) for shape in smaller]
+        generators = [
+            build_generator(settings.latent_dim, shape, settings.width, generator, fused=fused) for shape in smaller
+        ]
         judges = [build_discriminator((*shape[:2], channels), settings.width, discriminator) for shape in smaller]
     except ValueError as error:
         raise SettingError(f"{settings.frames}: {error} Extract the frames again, larger.") from None
     finally:
         keras.config.set_dtype_policy("float32")
     gan = GAN(
-        [*generators, generator], [*judges, discriminator],
+        [*generators, generator], [*judges, discriminator], build_generator(*sizes, steps_a_second=steps_a_second),
         settings.loss, settings.penalty, settings.layout, settings.augment, settings.ema_decay, settings.seed,
     )  # fmt: skip
     optimizer = keras.optimizers.Adam(
@@ -75,7 +80,8 @@ class GAN(keras.Model):
     with equal settings, at the price of a single generator pass.
 
     generators, discriminators: the parts of both networks for smaller frames, smallest first, the whole networks
-    last. The size of the frames decides which are trained.
+    last. The size of the frames decides which are trained. ema_generator: another generator of the whole size, for the
+    average.
 
     `fit` reads batches {"frames": (batch, height, width, channels) float32 in [-1, 1],
     "latents": (batch, latent_dim) float32, standard normal}. To learn a walk it reads windows of frames, stacked on
@@ -86,12 +92,11 @@ class GAN(keras.Model):
     generator after Karras et al. 2018 (arXiv:1710.10196).
     """
 
-    def __init__(self, generators, discriminators, loss, penalty, layout, augment, ema_decay, seed):
+    def __init__(self, generators, discriminators, ema_generator, loss, penalty, layout, augment, ema_decay, seed):
         super().__init__(name="gan")
         self.generators, self.discriminators = generators, discriminators
         self.generator, self.discriminator = generators[-1], discriminators[-1]
-        in_float32 = lambda layer: type(layer).from_config(layer.get_config() | {"dtype": "float32"})  # noqa: E731
-        self.ema_generator = keras.models.clone_model(self.generator, clone_function=in_float32)
+        self.ema_generator = ema_generator
         self.ema_generator.set_weights(self.generator.get_weights())
         self.ema_generator.trainable = False
         self.loss_function, self.penalty_function, self.penalised = LOSSES[loss]
@@ -135,7 +140,8 @@ class GAN(keras.Model):
         fake_seen = with_times([fake], times)
         fake_frozen, _ = discriminator.stateless_call(frozen_weights, state, fake_seen, training=training)
 
-        judged = {"real": real, "fake": ops.stop_gradient(fake)}
+        # Both stopped: augmented as one batch, the real ones would else have gradients made for nothing.
+        judged = {"real": ops.stop_gradient(real), "fake": ops.stop_gradient(fake)}
         if "between" in self.penalised:
             some_real, some_fake = real[:PENALISED], judged["fake"][:PENALISED]
             part = keras.random.uniform((ops.shape(some_real)[0], 1, 1, 1), seed=self.random)

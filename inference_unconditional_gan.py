@@ -189,7 +189,7 @@ def project(generator, picture, seed):
     blur = layers.AveragePooling2D(min(8, *picture.shape[:2]), padding="same")
 
     def distance(_, frames):
-        apart = frames - target
+        apart = ops.subtract(frames, target)
         return ops.mean(ops.abs(apart), (1, 2, 3)) + ops.mean(ops.abs(blur(apart)), (1, 2, 3))
 
     search.compile(keras.optimizers.Adam(0.05), loss=distance)

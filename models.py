@@ -60,13 +60,34 @@ def count_halvings(frame_shape):
     return halvings
 
 
-def build_generator(latent_dim, frame_shape, width, part_of=None, steps_a_second=None):
+class UpConv2D(layers.Conv2D):
+    """A 3x3 convolution of the input enlarged twice by repeating pixels, in half the time of UpSampling2D and Conv2D.
+
+    In a place twice as large, a pixel and its repetition meet only four different sums of the kernel's numbers: so the
+    two layers are one transposed convolution, whose kernel 4x4 adds up the kernel 3x3 at four places.
+    """
+
+    def call(self, inputs):
+        """Return (batch, 2 * height, 2 * width, filters) of inputs (batch, height, width, channels)."""
+        mirrored = ops.flip(self.kernel, (0, 1))
+        places = [((down, 1 - down), (right, 1 - right), (0, 0), (0, 0)) for down in (0, 1) for right in (0, 1)]
+        kernel = ops.transpose(sum(ops.pad(mirrored, place) for place in places), (0, 1, 3, 2))
+        return ops.conv_transpose(inputs, kernel, 2, padding="same")
+
+    def compute_output_shape(self, input_shape):
+        """Return the shape of what `call` returns."""
+        batch, height, width, _ = input_shape
+        return batch, 2 * height, 2 * width, self.filters
+
+
+def build_generator(latent_dim, frame_shape, width, part_of=None, steps_a_second=None, fused=False):
     """Build the generator: latents in, frames out.
 
     latents: (batch, latent_dim) float32, standard normal. Returns frames (batch, height, width, channels)
     float32 in [-1, 1]. `width` is the number of channels at half the frame's size. With `part_of`, a generator of
     frames twice or four times as large, it is the part of that one which draws these frames, with its weights.
     `steps_a_second` is kept with a generator that walks: a second of its walk is so many steps of `step_angles`.
+    `fused` makes it quicker to train, of layers that Keras files of other people's do not have: the same numbers.
     Raises ValueError for frames that are too small.
     """
     layer = _layers(part_of)
@@ -81,7 +102,9 @@ def build_generator(latent_dim, frame_shape, width, part_of=None, steps_a_second
     frames = None
     for level in range(1, halvings + 1):
         channels = widths[level] if level < min(halvings, DEEPEST) else max(width // 2, 1)
-        x = layer(layers.Conv2D, f"conv_{level}", channels, 3, padding="same", use_bias=False)(layers.UpSampling2D()(x))
+        x = x if fused else layers.UpSampling2D()(x)
+        kind = UpConv2D if fused else layers.Conv2D
+        x = layer(kind, f"conv_{level}", channels, 3, padding="same", use_bias=False)(x)
         x = layers.ReLU()(layer(layers.BatchNormalization, f"norm_{level}", **BATCH_NORM)(x))
         if level >= smallest:
             start = "zeros" if level > smallest else None
@@ -204,7 +227,7 @@ def _layers(part_of):
     def layer(kind, name, *arguments, start=None, **options):
         if part_of is not None:
             return part_of.get_layer(name)
-        if kind in (layers.Dense, layers.Conv2D):
+        if kind in (layers.Dense, layers.Conv2D, UpConv2D):
             options["kernel_initializer"] = start or keras.initializers.RandomNormal(stddev=0.02)  # DCGAN's
         return kind(*arguments, name=name, **options)
 

@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow: its notes would hide what matters
 
 MOST_SEED = 2**32 - 1  # that Keras takes
-OUT_OF_MEMORY = "out of memory|OOM|RESOURCE_EXHAUSTED|Insufficient memory"  # as the backends and OpenCV put it
+# As the backends and OpenCV put it.
+OUT_OF_MEMORY = "out of memory|OOM|RESOURCE_EXHAUSTED|Insufficient memory|can't allocate memory"
 
 
 class SettingError(ValueError):

@@ -169,19 +169,27 @@ def project_speed(paths, run: TrainingSettings, seconds):
     gan.fit(batches(paths, run, 0, frame_shape), steps_per_epoch=10**6, shuffle=False, verbose=0, callbacks=[clock])
     generator, discriminator = forward_flops(gan.generator), forward_flops(gan.discriminator)
     judged = 2 + len(gan.penalised) * (PENALISED / run.batch_size) if run.penalty else 2
-    # Forward, and backward to weights and inputs, of all that is judged; and once more backward, to the generator.
-    return run.batch_size * clock.speed, 3 * generator + (3 * judged + 1) * discriminator
+    # Forward, and backward to weights and inputs but not to frames, of all that is judged; once more backward, to the
+    # generator.
+    unneeded = forward_flops(gan.discriminator, channels=frame_shape[2])
+    return run.batch_size * clock.speed, 3 * generator + judged * (3 * discriminator - unneeded) + discriminator
 
 
-def forward_flops(network):
-    """Return the operations of a network's convolutions and dense layers for one frame; an addition is one."""
+def forward_flops(network, channels=None):
+    """Return the operations of a network's convolutions and dense layers for one frame; an addition is one.
+
+    With `channels`, only those of layers that see so many.
+    """
     from keras import layers
+
+    from models import UpConv2D
 
     total = 0
     for layer in network.layers:
-        if isinstance(layer, layers.Conv2D | layers.Dense):
+        if isinstance(layer, layers.Conv2D | layers.Dense) and channels in (None, layer.kernel.shape[-2]):
             places = math.prod(layer.output.shape[1:-1])
-            total += 2 * places * math.prod(layer.kernel.shape)
+            taps = 4 / 9 if isinstance(layer, UpConv2D) else 1  # 3x3 of pixels that repeat are 2x2
+            total += 2 * places * math.prod(layer.kernel.shape) * taps
     return total
 
 

@@ -28,7 +28,7 @@ def start(script, *arguments, cwd, **options):
 def run(script, *arguments, cwd, expect=0, **options):
     """Run a script to its end, check its exit code, and return everything it printed."""
     process = start(script, *arguments, cwd=cwd, **options)
-    output = "".join(process.communicate(timeout=300))
+    output = "".join(process.communicate(timeout=600))
     assert process.returncode == expect, output
     if expect:
         assert "Traceback" not in output, output

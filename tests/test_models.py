@@ -42,6 +42,26 @@ def test_a_network_for_larger_frames_has_the_one_of_half_the_size_as_its_part():
         assert whole.get_layer(name).weights
 
 
+def test_a_fused_generator_draws_the_same_and_learns_the_same_from_it():
+    keras.utils.set_random_seed(0)
+    latents = np.random.default_rng(0).standard_normal((4, 6), "float32")
+    fused, plain = build_generator(6, (16, 32, 3), 4, fused=True), build_generator(6, (16, 32, 3), 4)
+    random = np.random.default_rng(1)  # no size adds nothing any more
+    plain.set_weights([weight + random.uniform(0, 0.2, weight.shape) for weight in plain.get_weights()])
+    fused.set_weights(plain.get_weights())
+    for network in (fused, plain):
+        network.compile(keras.optimizers.SGD(1.0), "mean_squared_error")
+    drawn = plain.predict(latents, verbose=0)
+    assert drawn.std() > 0.05
+    np.testing.assert_allclose(fused.predict(latents, verbose=0), drawn, atol=1e-5)
+    before = plain.get_weights()
+    for network in (fused, plain):
+        network.fit(latents, np.zeros((4, 16, 32, 3), "float32"), batch_size=4, verbose=0)
+    for old, one, other in zip(before, fused.get_weights(), plain.get_weights(), strict=True):
+        assert (old != other).any()
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
 def test_pyramid_is_wide_at_the_base_and_narrow_at_the_frame():
     generator = build_generator(8, (160, 320, 3), width=4)
     shapes = [layer.output.shape[1:] for layer in generator.layers if isinstance(layer, keras.layers.ReLU)]
