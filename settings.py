@@ -86,7 +86,7 @@ class TrainingSettings:
     """Numbers to calculate with; weights and the averaged generator are float32 in any case. The shorter ones are
     faster on GPUs (bfloat16 from 2020 on) and on processors with AMX, and far slower on others."""
     devices: int = 1
-    """GPUs of this computer to train on, each on its part of every batch; on TensorFlow and JAX."""
+    """GPUs to train on, each on its part of every batch; on TensorFlow and JAX, there also of several computers."""
     seed: int = 0
     """Seed of the first weights, the latents and the order of the frames."""
     picture_epochs: int = 5

@@ -20,10 +20,11 @@ import shutil
 import signal
 import sys
 import time
+import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -83,11 +84,15 @@ def train(settings):
         raise SettingError(f"--batch-size must be at most {len(paths)}, the frames in {settings.frames}.")
 
     facts = {"frame_shape": list(frame_shape), "frame_count": len(paths), "fingerprint": fingerprint(paths)}
+    join_machines(settings)
     add_up_in_order()
     network = load_network(settings.features) if settings.features else None
     timeline = read_timeline(paths) if settings.window > 1 else None
     with use_devices(settings.devices):
         gan = build_gan(settings, frame_shape, 1 / timeline.step if timeline else None)
+    places = ("frames", "runs", "name", "run", "start_from")
+    lasting = {name: value for name, value in asdict(settings).items() if name not in (*places, "minutes")}
+    refuse_other_machines("their frames or settings", [lasting, facts])
     if settings.resume:
         run_dir = find_run(settings.runs, settings.run)
         refuse_other_frames(run_dir, facts)
@@ -108,6 +113,7 @@ def train_in(run_dir, settings, gan, paths, facts, timeline, network):
     if settings.resume:
         growth = load_facts(run_dir)["growth"]  # as planned at the start, whatever --epochs is now
         load_newest_checkpoint(gan, run_dir)
+        refuse_other_machines("their checkpoints", gan.steps)
         if gan.steps >= last_step:
             raise SettingError(f"{run_dir} has had its {settings.epochs} epochs: ask for more with --epochs.")
     else:
@@ -138,7 +144,7 @@ def train_in(run_dir, settings, gan, paths, facts, timeline, network):
     with stop.on_signals():
         for (start, shape), (end, _) in zip(growth, [*growth[1:], (settings.epochs, None)], strict=True):
             end = min(end, settings.epochs)
-            while start <= gan.steps // steps_per_epoch < end and not stop.asked:
+            while start <= gan.steps // steps_per_epoch < end and not stop.agreed:
                 epoch, done = divmod(gan.steps, steps_per_epoch)
                 data = stop.where_they_end(batches(paths, settings, gan.steps, shape, timeline))
                 gan.make_train_function(force=True)  # for frames of another size
@@ -150,7 +156,8 @@ def train_in(run_dir, settings, gan, paths, facts, timeline, network):
     samples.write(gan, "latest")
     if stop.error:
         raise InputError(f"{stop.error} All is saved; then go on with --resume --run {run_dir.name}.")
-    print(f"{stop.reason or 'finished'} at epoch {gan.steps / steps_per_epoch:.2f} of {settings.epochs}.")
+    how = stop.reason or ("stopped by another machine" if stop.agreed else "finished")
+    print(f"{how} at epoch {gan.steps / steps_per_epoch:.2f} of {settings.epochs}.")
     print(f"Pictures: {run_dir / 'samples'}. Generator: {run_dir / 'generator.keras'}.")
     if gan.steps < last_step:
         print(f"To go on: python {Path(sys.argv[0]).name} --resume --run {run_dir.name}")
@@ -169,15 +176,64 @@ def add_up_in_order():
             tensorflow.config.experimental.enable_op_determinism()
 
 
+def join_machines(settings):
+    """Join the machines that Keras's variables KERAS_DISTRIBUTION_... name, before anything is calculated.
+
+    Each keeps a whole run of its own, and draws its pictures for itself: they share the steps only. What ends or turns
+    a training must therefore be agreed upon (`any_machine`). Raises SettingError where they cannot train together.
+    """
+    if int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", 1)) == 1:
+        return
+    if keras.backend.backend() != "jax":
+        raise SettingError("several machines train together on JAX only: set KERAS_BACKEND to jax on each.")
+    if settings.features:
+        raise SettingError("several machines do without --features: score with evaluate_unconditional_gan.py later.")
+    try:
+        keras.distribution.initialize()
+    except (RuntimeError, ValueError) as error:
+        raise SettingError(f"the machines of KERAS_DISTRIBUTION_JOB_ADDRESSES do not meet: {error}") from error
+
+
+def machines():
+    """Return the number of this machine, from 0, and how many train together."""
+    if keras.backend.backend() != "jax":
+        return 0, 1
+    import jax
+
+    return jax.process_index(), jax.process_count()
+
+
+def gather(number):
+    """Return what each of the machines that train together calls this with, at the same step; waits for all."""
+    if machines()[1] == 1:
+        return np.array([number])
+    from jax.experimental.multihost_utils import process_allgather
+
+    return process_allgather(np.array(number))
+
+
+def any_machine(says_so):
+    """Return whether any of the machines that train together says so."""
+    return bool(gather(bool(says_so)).any())
+
+
+def refuse_other_machines(what, value):
+    """Raise SettingError where the machines that train together do not all have the same of something."""
+    if len(set(gather(zlib.crc32(repr(value).encode())).tolist())) > 1:
+        raise SettingError(f"the machines differ in {what}: those of a training must be the same on all.")
+
+
 def use_devices(count):
     """Return the context to build a GAN in, so that `fit` gives each of so many devices its part of every batch.
 
     Devices are GPUs, or without one the parts of the processor that the backend was told to make. TensorFlow trains
     through tf.distribute, JAX through keras.distribution; either with the result of one device, but for what is drawn
     at random within a step, and for the nearest frames, which TensorFlow seeks within each part. Raises SettingError
-    where there are fewer devices, and on other backends.
+    where there are fewer devices, and on other backends. Of several machines, all devices train.
     """
     backend = keras.backend.backend()
+    if machines()[1] > 1 and count != len(keras.distribution.list_devices()):
+        raise SettingError(f"--devices must be {len(keras.distribution.list_devices())}, all that the machines have.")
     if count == 1:
         return nullcontext()
     if backend == "tensorflow":
@@ -192,7 +248,9 @@ def use_devices(count):
         raise SettingError(f"--devices {count}: {backend} finds {len(found)} here.")
     if backend == "tensorflow":
         return tf.distribute.MirroredStrategy([device.name for device in found[:count]]).scope()
-    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:count]))
+    keras.distribution.set_distribution(
+        keras.distribution.DataParallel(devices=found[:count], auto_shard_dataset=False)
+    )
     return nullcontext()
 
 
@@ -247,8 +305,11 @@ def batches(paths, settings, step, frame_shape, timeline=None):
     Every frame is seen in every epoch; the last batch is filled up with frames before it. With a timeline, every
     frame is the first of a window in every epoch, of frames SPACINGS apart that lie in one scene.
     Batches are made ahead, by threads, while the network trains: a GPU would wait for them longer than it calculates.
+    Of machines that train together, each makes its own part of them.
     """
     steps_per_epoch = math.ceil(len(paths) / settings.batch_size)
+    machine, of = machines()
+    part = slice(machine * settings.batch_size // of, (machine + 1) * settings.batch_size // of)
 
     @lru_cache(2)  # at an epoch's end the next one's batches are made already
     def order_of(epoch):
@@ -265,6 +326,7 @@ def batches(paths, settings, step, frame_shape, timeline=None):
         if timeline:
             chosen = windows(chosen[:, 0], settings.window, timeline, random)
             data["times"] = ((timeline.times[chosen] - timeline.times[chosen[:, :1]]) / timeline.step).astype("float32")
+        chosen, data = chosen[part], {name: values[part] for name, values in data.items()}
         read = {index: fit_frame(read_frame(paths[index]), *frame_shape[:2]) for index in np.unique(chosen)}
         frames = np.stack([[read[index] for index in row] for row in chosen])
         # A window is stacked on channels.
@@ -422,7 +484,7 @@ class Checkpoints(Callback):
         (run_dir / "checkpoints").mkdir(exist_ok=True)
 
     def on_train_batch_end(self, batch, logs=None):
-        if time.monotonic() - self.saved > self.every:
+        if any_machine(time.monotonic() - self.saved > self.every):
             self.save_or_go_back(self.model)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -435,7 +497,11 @@ class Checkpoints(Callback):
             self.go_back(gan, reason)
 
     def trouble(self, gan):
-        """Return what is wrong with the GAN as it stands, if anything is."""
+        """Return what is wrong with the GAN as it stands, if anything is, on this machine or another."""
+        reason = self._trouble_here(gan)
+        return (reason or "trouble on another machine") if any_machine(reason) else None
+
+    def _trouble_here(self, gan):
         if not all(np.isfinite(keras.ops.convert_to_numpy(variable)).all() for variable in gan.variables):
             return "the weights are no numbers any more"
         frames = draw(gan, self.samples.latents, averaged=False)
@@ -499,7 +565,7 @@ class Stop(Callback):
     def __init__(self, minutes):
         super().__init__()
         self.deadline = time.monotonic() + 60 * (minutes or math.inf)
-        self.asked, self.reason, self.error = False, "", None
+        self.asked, self.agreed, self.reason, self.error = False, False, "", None
 
     def where_they_end(self, batches):
         """Yield batches; where a frame cannot be read any more, ask for the end, and repeat the last until then."""
@@ -517,8 +583,8 @@ class Stop(Callback):
     def on_train_batch_end(self, batch, logs=None):
         if time.monotonic() > self.deadline:
             self.asked, self.reason = True, "minutes over: stopped"
-        if self.asked:
-            self.model.stop_training = True
+        if any_machine(self.asked):
+            self.agreed = self.model.stop_training = True
 
     @contextmanager
     def on_signals(self):
@@ -540,7 +606,14 @@ class Stop(Callback):
 def draw(gan, latents, averaged=True):
     """Return what the averaged generator, or else the trained one, draws from latents, as uint8."""
     generator = gan.ema_generator if averaged else gan.generator
-    return to_uint8(generator.predict(latents, batch_size=SAMPLES, verbose=0))
+    if machines()[1] == 1:
+        return to_uint8(generator.predict(latents, batch_size=SAMPLES, verbose=0))
+    # `predict` would want the other machines to take part; not so a copy of the weights.
+    numbers = keras.ops.convert_to_numpy
+    weights = [list(map(numbers, some)) for some in (generator.trainable_variables, generator.non_trainable_variables)]
+    parts = np.split(latents, range(SAMPLES, len(latents), SAMPLES))
+    frames = [numbers(generator.stateless_call(*weights, part, training=False)[0]) for part in parts]
+    return to_uint8(np.concatenate(frames))
 
 
 def read_evenly(paths, count):

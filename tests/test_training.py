@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -374,6 +375,50 @@ def test_two_devices_train_as_one_does(tmp_path, frames_dir, backend):
     run(SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 1, "--devices", 2, cwd=tmp_path, env=environment)
     assert "cannot be shared" in run(*arguments, "--devices", 3, cwd=tmp_path, expect=2, env=environment)
     assert f"{backend} finds 2" in run(*arguments, "--devices", 4, cwd=tmp_path, expect=2, env=environment)
+
+
+def test_two_machines_train_as_one_does_and_stop_together(tmp_path, frames_dir):
+    pytest.importorskip("jax")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    together = {"KERAS_DISTRIBUTION_JOB_ADDRESSES": address, "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}
+
+    def on_both(*arguments):
+        return [
+            start(
+                SCRIPT, *arguments, "--runs", f"machine-{number}", cwd=tmp_path,
+                env=environment | together | {"KERAS_DISTRIBUTION_PROCESS_ID": str(number)},
+            )
+            for number in (0, 1)
+        ]  # fmt: skip
+
+    arguments = ("--frames", frames_dir, *TINY, "--epochs", 2, "--augment", "--penalty", 0)
+    run(SCRIPT, *arguments, cwd=tmp_path, env=environment)
+    for process in on_both(*arguments, "--devices", 2):
+        output = "".join(process.communicate(timeout=600))
+        assert process.returncode == 0, output
+    one = weights(tmp_path / "saved_models/0001-shuffled")
+    for number in (0, 1):
+        two = weights(tmp_path / f"machine-{number}/0001-shuffled")
+        for name in one:
+            assert np.isclose(one[name], two[name], rtol=1e-3, atol=1e-4).mean() > 0.98, name
+    for process in on_both(*arguments, "--devices", 4):
+        assert "--devices must be 2" in "".join(process.communicate(timeout=600))
+        assert process.returncode == 2
+
+    processes = on_both("--resume", "--epochs", 10_000)
+    rows = tmp_path / "machine-0/0001-shuffled/metrics.csv"
+    while len(rows.read_text().splitlines()) <= 5:
+        time.sleep(0.05)
+        assert processes[0].poll() is None
+    processes[1].send_signal(signal.SIGINT)
+    for process, words in zip(processes, ("stopped by another machine", "interrupted: saved"), strict=True):
+        output = "".join(process.communicate(timeout=600))
+        assert process.returncode == 0 and words in output, output
+    newest = [max((tmp_path / f"machine-{number}").rglob("step-*.h5")).name for number in (0, 1)]
+    assert newest[0] == newest[1]
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
