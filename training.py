@@ -100,7 +100,7 @@ def train(settings):
         if settings.start_from:
             start_from(settings.start_from, gan, settings)
         run_dir = new_run_dir(settings.runs, settings.name)
-    with only_one_training(run_dir):
+    with only_one_training(run_dir), ending_together():
         train_in(run_dir, settings, gan, paths, facts, timeline, network)
     return run_dir
 
@@ -182,7 +182,7 @@ def join_machines(settings):
     Each keeps a whole run of its own, and draws its pictures for itself: they share the steps only. What ends or turns
     a training must therefore be agreed upon (`any_machine`). Raises SettingError where they cannot train together.
     """
-    if int(os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", 1)) == 1:
+    if os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", "1") == "1":
         return
     if keras.backend.backend() != "jax":
         raise SettingError("several machines train together on JAX only: set KERAS_BACKEND to jax on each.")
@@ -192,6 +192,9 @@ def join_machines(settings):
         keras.distribution.initialize()
     except (RuntimeError, ValueError) as error:
         raise SettingError(f"the machines of KERAS_DISTRIBUTION_JOB_ADDRESSES do not meet: {error}") from error
+    import jax
+
+    refuse_other_machines("their numbers of GPUs", jax.local_device_count())
 
 
 def machines():
@@ -215,6 +218,23 @@ def gather(number):
 def any_machine(says_so):
     """Return whether any of the machines that train together says so."""
     return bool(gather(bool(says_so)).any())
+
+
+@contextmanager
+def ending_together():
+    """Within this, an error on one of several machines ends this training at once, and so that of the others.
+
+    An ordinary exit would wait for the other machines, which wait for this one's next step.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        if machines()[1] == 1 or isinstance(error, SettingError):
+            raise
+        if not isinstance(error, InputError | OSError):  # as JAX says that a connection broke
+            error = f"another machine is gone ({error!s:.100}). From the last checkpoint, on each: --resume"
+        print(f"\n{Path(sys.argv[0]).name}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def refuse_other_machines(what, value):

@@ -408,17 +408,25 @@ def test_two_machines_train_as_one_does_and_stop_together(tmp_path, frames_dir):
         assert "--devices must be 2" in "".join(process.communicate(timeout=600))
         assert process.returncode == 2
 
-    processes = on_both("--resume", "--epochs", 10_000)
-    rows = tmp_path / "machine-0/0001-shuffled/metrics.csv"
-    while len(rows.read_text().splitlines()) <= 5:
-        time.sleep(0.05)
-        assert processes[0].poll() is None
+    def trained_on_both():
+        processes, rows = on_both("--resume", "--epochs", 10_000), tmp_path / "machine-0/0001-shuffled/metrics.csv"
+        enough = len(rows.read_text().splitlines()) + 3
+        while len(rows.read_text().splitlines()) < enough:
+            time.sleep(0.05)
+            assert processes[0].poll() is None
+        return processes
+
+    processes = trained_on_both()
     processes[1].send_signal(signal.SIGINT)
     for process, words in zip(processes, ("stopped by another machine", "interrupted: saved"), strict=True):
         output = "".join(process.communicate(timeout=600))
         assert process.returncode == 0 and words in output, output
     newest = [max((tmp_path / f"machine-{number}").rglob("step-*.h5")).name for number in (0, 1)]
     assert newest[0] == newest[1]
+    processes = trained_on_both()
+    processes[1].kill()
+    assert "another machine is gone" in processes[0].communicate(timeout=600)[1]
+    assert processes[0].returncode == 1
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
