@@ -25,15 +25,13 @@ def build_gan(settings, frame_shape, steps_a_second=None):
     keras.config.set_dtype_policy(PRECISIONS[settings.precision])  # of the layers built until it is set back
     try:
         sizes = settings.latent_dim, frame_shape, settings.width
-        # Not on JAX, whose compiler made a transposed convolution's step on the CPU slower by a third.
-        fused = keras.backend.backend() != "jax"
-        generator = build_generator(*sizes, fused=fused)
+        generator = build_generator(*sizes, fused=True)
         # A window of frames is one picture of many channels, and one more that says how far they are apart.
         channels = frame_shape[2] * settings.window + (settings.window > 1)
         discriminator = build_discriminator((*frame_shape[:2], channels), settings.width)
         smaller = smaller_shapes(frame_shape)[:-1]
         generators = [
-            build_generator(settings.latent_dim, shape, settings.width, generator, fused=fused) for shape in smaller
+            build_generator(settings.latent_dim, shape, settings.width, generator, fused=True) for shape in smaller
         ]
         judges = [build_discriminator((*shape[:2], channels), settings.width, discriminator) for shape in smaller]
     except ValueError as error:

@@ -50,9 +50,10 @@ def measure(settings):
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        extract(ExtractionSettings(video=str(settings.video), frames=folder / "frames"))
         trainings = [name for name in TRAININGS if name in settings.recipes]
-        peak = apart(matrix_multiply_peak)[0] if trainings else None
+        if trainings:
+            extract(ExtractionSettings(video=str(settings.video), frames=folder / "frames"))
+            peak = apart(matrix_multiply_peak)[0]
         for name in trainings:
             (speed, flops), memory = apart(training_speed, name, folder / "frames", settings)
             share = f"{flops * speed / peak:.0%} of the matrix-multiply peak, {peak / 1e9:.0f} GFLOP/s"
