@@ -377,6 +377,19 @@ def test_two_devices_train_as_one_does(tmp_path, frames_dir, backend):
     assert f"{backend} finds 2" in run(*arguments, "--devices", 4, cwd=tmp_path, expect=2, env=environment)
 
 
+def test_a_run_goes_on_on_another_backend(tmp_path, trained, frames_dir):
+    pytest.importorskip("jax")
+    shutil.copytree(trained[0].parent, tmp_path / "saved_models")
+    run_dir = tmp_path / "saved_models/0001-shuffled"
+    before = weights(run_dir)
+    run(SCRIPT, "--resume", "--epochs", 4, cwd=tmp_path, env={"KERAS_BACKEND": "jax"})
+    after = weights(run_dir)
+    assert before.keys() == after.keys() and after["vars/step"] == before["vars/step"] + 3
+    kernels = [name for name in before if name.startswith("generator/layers/conv2d")]
+    moved = [np.abs(after[name] - before[name]).max() for name in kernels]
+    assert 0 < max(moved) < 0.01
+
+
 def test_two_machines_train_as_one_does_and_stop_together(tmp_path, frames_dir):
     pytest.importorskip("jax")
     with socket.socket() as free:
