@@ -95,8 +95,8 @@ class GAN(keras.Model):
         self.generators, self.discriminators = generators, discriminators
         self.generator, self.discriminator = generators[-1], discriminators[-1]
         self.ema_generator = ema_generator
-        self.ema_generator.set_weights(self.generator.get_weights())
         self.ema_generator.trainable = False
+        self.begin_average()
         self.loss_function, self.penalty_function, self.penalised = LOSSES[loss]
         self.noise = NOISE[self.discriminator.get_layer("look").compute_dtype]
         self.layout, self.augment, self.ema_decay = layout, tuple(augment), ema_decay
@@ -178,6 +178,11 @@ class GAN(keras.Model):
         self.optimizer.learning_rate.assign(self.optimizer.learning_rate / 2)
         self.penalty.assign(2 * self.penalty)
 
+    def begin_average(self):
+        """Give the averaged generator the weights of the trained one."""
+        for average, weight in self._averaged():
+            average.assign(weight)
+
     def save_own_variables(self, store):
         """Keep step, penalty and random state with the weights: a training stands where its checkpoint says."""
         store["step"], store["penalty"] = map(ops.convert_to_numpy, (self.step, self.penalty))
@@ -192,6 +197,12 @@ class GAN(keras.Model):
     def _maybe_symbolic_build(self, **_):
         """Build nothing, since all is built: on several devices Keras would ask the data, and those batches be lost."""
 
+    def _averaged(self):
+        """Yield each variable of the averaged generator and the trained one's: Keras may order those of each otherwise."""
+        for layer in self.generator.layers:
+            if layer.variables:
+                yield from zip(self.ema_generator.get_layer(layer.name).variables, layer.variables, strict=True)
+
     def _average_generator(self):
         """Move the averaged generator a step towards the trained one, batch statistics included.
 
@@ -200,7 +211,7 @@ class GAN(keras.Model):
         """
         step = ops.cast(self.step, "float32")
         decay = ops.minimum(self.ema_decay, (1.0 + step) / (10.0 + step))
-        for average, weight in zip(self.ema_generator.variables, self.generator.variables, strict=True):
+        for average, weight in self._averaged():
             average.assign(decay * average + (1.0 - decay) * ops.stop_gradient(weight))
         self.step.assign(self.step + 1)
 

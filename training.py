@@ -299,7 +299,7 @@ def start_from(run_dir, gan, settings):
                     getattr(gan, name).get_layer(layer.name).set_weights(layer.get_weights())
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{run_dir / name}.keras cannot be started from: {error!r:.200}") from error
-    gan.ema_generator.set_weights(gan.generator.get_weights())
+    gan.begin_average()
 
 
 def plan_growth(settings, frame_shape, frame_count):
