@@ -181,7 +181,7 @@ class GAN(keras.Model):
     def begin_average(self):
         """Give the averaged generator the weights of the trained one."""
         for average, weight in self._averaged():
-            average.assign(weight)
+            average.assign(ops.convert_to_numpy(weight))  # on JAX they would be one buffer else
 
     def save_own_variables(self, store):
         """Keep step, penalty and random state with the weights: a training stands where its checkpoint says."""
@@ -198,7 +198,7 @@ class GAN(keras.Model):
         """Build nothing, since all is built: on several devices Keras would ask the data, and those batches be lost."""
 
     def _averaged(self):
-        """Yield each variable of the averaged generator and the trained one's: Keras may order those of each otherwise."""
+        """Yield each variable of the averaged generator and the trained one's: Keras may order those of each its way."""
         for layer in self.generator.layers:
             if layer.variables:
                 yield from zip(self.ema_generator.get_layer(layer.name).variables, layer.variables, strict=True)
