@@ -198,7 +198,7 @@ class GAN(keras.Model):
         """Build nothing, since all is built: on several devices Keras would ask the data, and those batches be lost."""
 
     def _averaged(self):
-        """Yield each variable of the averaged generator and the trained one's: Keras may order those of each its way."""
+        """Yield each variable of the averaged generator and the trained one's: Keras may order each its own way."""
         for layer in self.generator.layers:
             if layer.variables:
                 yield from zip(self.ema_generator.get_layer(layer.name).variables, layer.variables, strict=True)
