@@ -407,7 +407,7 @@ def test_two_machines_train_as_one_does_and_stop_together(tmp_path, frames_dir):
             for number in (0, 1)
         ]  # fmt: skip
 
-    arguments = ("--frames", frames_dir, *TINY, "--epochs", 2, "--augment", "--penalty", 0)
+    arguments = ("--frames", frames_dir, *TINY, "--no-grow", "--epochs", 2, "--augment", "--penalty", 0)
     run(SCRIPT, *arguments, cwd=tmp_path, env=environment)
     for process in on_both(*arguments, "--devices", 2):
         output = "".join(process.communicate(timeout=600))
