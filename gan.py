@@ -23,8 +23,8 @@ def build_gan(settings, frame_shape, steps_a_second=None):
     """
     keras.utils.set_random_seed(settings.seed)
     keras.config.set_dtype_policy(PRECISIONS[settings.precision])  # of the layers built until it is set back
+    sizes = settings.latent_dim, frame_shape, settings.width
     try:
-        sizes = settings.latent_dim, frame_shape, settings.width
         generator = build_generator(*sizes, fused=True)
         # A window of frames is one picture of many channels, and one more that says how far they are apart.
         channels = frame_shape[2] * settings.window + (settings.window > 1)

@@ -89,7 +89,7 @@ def build_generator(latent_dim, frame_shape, width, part_of=None, steps_a_second
     float32 in [-1, 1]. `width` is the number of channels at half the frame's size. With `part_of`, a generator of
     frames twice or four times as large, it is the part of that one which draws these frames, with its weights.
     `steps_a_second` is kept with a generator that walks: a second of its walk is so many steps of `step_angles`.
-    `fused` makes it quicker to train, of layers that Keras files of other people's do not have: the same numbers.
+    A `fused` one draws the same and is quicker to train, but has layers of our own, which a Keras file should not.
     Raises ValueError for frames that are too small.
     """
     layer = _layers(part_of)
