@@ -71,15 +71,13 @@ class UpConv2D(layers.Conv2D):
         """Return (batch, 2 * height, 2 * width, filters) of inputs (batch, height, width, channels)."""
         if keras.backend.backend() == "jax":  # whose compiler made the whole step a third slower on the CPU
             return super().call(ops.repeat(ops.repeat(inputs, 2, 1), 2, 2))
-        mirrored = ops.flip(self.kernel, (0, 1))
         places = [((down, 1 - down), (right, 1 - right), (0, 0), (0, 0)) for down in (0, 1) for right in (0, 1)]
-        kernel = ops.transpose(sum(ops.pad(mirrored, place) for place in places), (0, 1, 3, 2))
-        return ops.conv_transpose(inputs, kernel, 2, padding="same")
+        mirrored = ops.flip(sum(ops.pad(self.kernel, place) for place in places), (0, 1))
+        return ops.conv_transpose(inputs, ops.transpose(mirrored, (0, 1, 3, 2)), 2, padding="same")
 
     def compute_output_shape(self, input_shape):
         """Return the shape of what `call` returns."""
-        batch, height, width, _ = input_shape
-        return batch, 2 * height, 2 * width, self.filters
+        return input_shape[0], 2 * input_shape[1], 2 * input_shape[2], self.filters
 
 
 def build_generator(latent_dim, frame_shape, width, part_of=None, steps_a_second=None, fused=False):
@@ -104,8 +102,7 @@ def build_generator(latent_dim, frame_shape, width, part_of=None, steps_a_second
     frames = None
     for level in range(1, halvings + 1):
         channels = widths[level] if level < min(halvings, DEEPEST) else max(width // 2, 1)
-        x = x if fused else layers.UpSampling2D()(x)
-        kind = UpConv2D if fused else layers.Conv2D
+        x, kind = (x, UpConv2D) if fused else (layers.UpSampling2D()(x), layers.Conv2D)
         x = layer(kind, f"conv_{level}", channels, 3, padding="same", use_bias=False)(x)
         x = layers.ReLU()(layer(layers.BatchNormalization, f"norm_{level}", **BATCH_NORM)(x))
         if level >= smallest:
