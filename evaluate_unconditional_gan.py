@@ -1,4 +1,4 @@
-"""Score a generator against the frames it was trained on, its walks too, with real against real beside every score.
+"""Score a generator against the frames it was trained on, its walks too, with scores of real frames beside its own.
 
 The newest run in saved_models: python evaluate_unconditional_gan.py
 
@@ -15,6 +15,7 @@ from inference_unconditional_gan import latent, walk_latent, wander_latent
 from settings import SettingError, check_positive, check_range, command_line, find_generator, load_settings
 
 WALKS, WALK_STEPS = 8, 64  # how many walks are scored, and how long
+SAME_MOMENT = 0.5  # seconds: frames nearer in time are near-copies
 WANDER_SPEEDS = [2.0**power for power in range(-8, 0)]  # tried, in latents a step, without a walk learned
 
 
@@ -26,9 +27,9 @@ class EvaluationSettings:
     """Run folder or Keras file; by default the newest run in saved_models."""
     frames: Path | None = None
     """Folder of real frames; by default those that the run was trained on."""
-    features: Path = Path("InceptionV3")
-    """Keras file of the network for KID and FID, from RGB frames of 0 to 255 to features; by default Keras's
-    ImageNet InceptionV3 (96 MB, downloaded once)."""
+    features: Path = Path("lite2")
+    """Network for KID and FID: `lite2`, EfficientNet-Lite2, which takes no part in training; `InceptionV3`, Keras's
+    (96 MB, downloaded once); or a Keras file, from RGB frames of 0 to 255 to features."""
     count: int = 500
     """Fakes to score, against as many real frames; fewer where there are fewer than twice as many real ones."""
     seed: int = 0
@@ -53,8 +54,8 @@ def evaluate(settings):
             raise SettingError(f"{path} is in no run folder that knows its frames: name them with --frames.")
         folder = load_settings(path.parent).frames
 
-    from frames import list_frames, read_frame, replacing, tile, to_uint8, write_frame
-    from metrics import extract_features, load_network, nearest
+    from frames import list_frames, read_frame, read_timeline, replacing, tile, to_uint8, write_frame
+    from metrics import describe_network, extract_features, load_network, nearest
     from models import load_generator
 
     paths = list_frames(folder)
@@ -62,9 +63,9 @@ def evaluate(settings):
     if count < 10:
         raise SettingError(f"scores want at least 20 real frames and a --count of 10: {folder} holds {len(paths)}.")
     generator, network = load_generator(path), load_network(settings.features)
-    # Evenly in time; every second one scores the fakes, the ones between give the floor.
-    chosen = np.linspace(0, len(paths) - 1, 2 * count).round().astype(int)
+    chosen = np.linspace(0, len(paths) - 1, 2 * count).round().astype(int)  # evenly in time
     frames = np.stack([read_frame(paths[index]) for index in chosen])
+    timeline = read_timeline(paths)
     if generator.output_shape[1:] != frames.shape[1:]:
         drawn, real = ("{}x{}".format(*shape[:2]) for shape in (generator.output_shape[1:], frames.shape[1:]))
         raise SettingError(f"{path} draws frames of {drawn}, and those in {folder} are {real}.")
@@ -72,45 +73,72 @@ def evaluate(settings):
     fakes = to_uint8(generator.predict(latents, batch_size=16, verbose=0))
     print(f"scoring {count} frames of {path} against {count} of {folder}")
     features = [extract_features(part, network) for part in (frames, fakes)]
-    scores = score(frames, fakes, *features) | score_motion(generator, paths, settings.seed, settings.speed)
+    times, halves = timeline.times[chosen], second_halves(timeline)[chosen]
+    scores = score(frames, fakes, *features, times, halves)
+    motion_scores = score_motion(generator, paths, settings.seed, settings.speed)
     found = nearest(features[1][:8], features[0])[1]
     settings.output.mkdir(parents=True, exist_ok=True)
     write_frame(settings.output / "nearest.png", tile(np.concatenate([fakes[:8], frames[found]]), 8))
-    facts = {"generator": str(path), "frames": str(folder), "features": network.name, "count": count}
+    facts = {"generator": str(path), "frames": str(folder), **describe_network(settings.features), "count": count}
     facts["speed"] = settings.speed
     with replacing(settings.output / "scores.json") as partial:
-        partial.write_text(json.dumps(facts | scores, indent=2) + "\n")
-    print(f"{'':24}{'fakes':>10}{'real against real':>20}")
-    for name, (fake, floor) in scores.items():
-        digits = 4 if name.startswith("motion") else 2
-        print(f"{name:24}{fake:10.{digits}f}{floor:20.{digits}f}")
+        partial.write_text(json.dumps(facts | scores | motion_scores, indent=2) + "\n")
+    print(f"{'':24}{'fakes':>10}{'unseen real':>15}{'even/odd real':>15}")
+    for name, numbers in scores.items():
+        print(f"{name:24}{numbers[0]:10.2f}{numbers[1]:15.2f}{numbers[2]:15.2f}")
+    for name, (fake, floor) in motion_scores.items():
+        print(f"{name:24}{fake:10.4f}{'':15}{floor:15.4f}")
     print(f"Above, 8 fakes; below, the real frame nearest to each: {settings.output / 'nearest.png'}.")
 
 
-def score(frames, fakes, frame_features, fake_features):
-    """Return {name: (score of the fakes, floor of real against real)}.
+def second_halves(timeline):
+    """Return of each frame whether it is in the second half of its scene."""
+    starts = np.searchsorted(timeline.scene_ends, timeline.scene_ends)
+    return np.arange(len(starts)) >= (starts + timeline.scene_ends) / 2
 
-    frames: twice as many as fakes, in video order, uint8; features likewise.
+
+def score(frames, fakes, frame_features, fake_features, times, second_half):
+    """Return {name: (score of the fakes, of real frames that were not seen, of every second real frame)}.
+
+    frames: twice as many as fakes, in video order, uint8; features likewise; times: of the frames, in seconds;
+    second_half: of each frame whether it is in the second half of its scene.
+
+    The fakes are scored against every second frame. "Unseen" are the second halves of all scenes against the first:
+    real footage of the same walk that a generator trained on the first halves would not have seen. Even against odd
+    frames are near-copies: no generator can score better, and none that does not copy comes near.
     """
+    even = np.arange(len(frames)) % 2 == 0
+    first, second = np.flatnonzero(~second_half), np.flatnonzero(second_half)
+    count = min(len(first), len(second), len(fakes))
+    first, second = (part[np.linspace(0, len(part) - 1, count).round().astype(int)] for part in (first, second))
+    columns = [
+        _compare(frames[even], fakes, frame_features[even], fake_features, times[even]),
+        _compare(frames[first], frames[second], frame_features[first], frame_features[second], times[first]),
+        _compare(frames[even], frames[~even], frame_features[even], frame_features[~even], times[even]),
+    ]
+    return {name: tuple(column[name] for column in columns) for name in columns[0]}
+
+
+def _compare(real, others, real_features, other_features, times):
+    """Return {name: score} of others against real frames, which are in video order."""
     import metrics
 
-    columns = []
-    for features, part in ((fake_features, fakes), (frame_features[1::2], frames[1::2])):
-        kid, error = metrics.kernel_distance(frame_features[::2], features)
-        precision, recall = metrics.precision_and_recall(frame_features[::2], features)
-        columns.append(
-            {
-                "KID x 1000": kid,
-                "    standard error": error,
-                "Keras-FID": metrics.frechet_distance(frame_features[::2], features),
-                "precision": precision,
-                "recall": recall,
-                "sliced Wasserstein": float(np.mean(metrics.sliced_wasserstein(frames[::2], part))),
-                "spread": metrics.spread(part, frames[::2]),
-            }
-        )
-    columns[0]["novelty"], columns[1]["novelty"] = metrics.memorisation(frame_features, fake_features), 1.0
-    return {name: (columns[0][name], columns[1][name]) for name in columns[0]}
+    same_moment = np.abs(times[:, None] - times) < SAME_MOMENT
+    kid, error = metrics.kernel_distance(real_features, other_features)
+    precision, recall = metrics.precision_and_recall(real_features, other_features, same_moment)
+    density, coverage = metrics.density_and_coverage(real_features, other_features, same_moment)
+    return {
+        "KID x 1000": kid,
+        "KID standard error": error,
+        "Keras-FID": metrics.frechet_distance(real_features, other_features),
+        "precision": precision,
+        "recall": recall,
+        "density": density,
+        "coverage": coverage,
+        "sliced Wasserstein": float(np.mean(metrics.sliced_wasserstein(real, others))),
+        "spread": metrics.spread(others, real),
+        "novelty": metrics.memorisation(real_features, other_features),
+    }
 
 
 def score_motion(generator, paths, seed, speed=1.0):

@@ -6,13 +6,24 @@ import warnings
 import keras
 from keras import ops
 
-from models import build_discriminator, build_generator, count_halvings, rotate, smaller_shapes, step_angles
+from augmentation import diff_augment
+from features import build_projector
+from losses import LOSSES, hinge, layout_distance
+from models import (
+    build_discriminator,
+    build_feature_discriminator,
+    build_generator,
+    rotate,
+    smaller_shapes,
+    step_angles,
+)
 from settings import SettingError
 
 # How near a frame the penalty looks, in frames' units of -1 to 1. Nearer, bfloat16's rounding outweighs the slope:
 # at 0.05 the mean square of a trained discriminator's came out 8 times too large, at 0.2 right.
 NOISE = {"float32": 0.05, "float16": 0.05, "bfloat16": 0.2}
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+FEATURE_SIDE = 64  # least shorter side, in pixels, of the frames whose features are seen; from twice that on, of halves
 PENALISED = 4  # frames of a batch whose slopes are penalised; all of them would cost a quarter of the step more
 
 
@@ -34,6 +45,7 @@ def build_gan(settings, frame_shape, steps_a_second=None):
             build_generator(settings.latent_dim, shape, settings.width, generator, fused=True) for shape in smaller
         ]
         judges = [build_discriminator((*shape[:2], channels), settings.width, discriminator) for shape in smaller]
+        projector, feature_discriminators = build_feature_networks(frame_shape, settings)
     except ValueError as error:
         raise SettingError(f"{settings.frames}: {error} Extract the frames again, larger.") from None
     finally:
@@ -41,6 +53,7 @@ def build_gan(settings, frame_shape, steps_a_second=None):
     gan = GAN(
         [*generators, generator], [*judges, discriminator], build_generator(*sizes, steps_a_second=steps_a_second),
         settings.loss, settings.penalty, settings.layout, settings.augment, settings.ema_decay, settings.seed,
+        projector, feature_discriminators, settings.feature_weight,
     )  # fmt: skip
     optimizer = keras.optimizers.Adam(
         settings.learning_rate,
@@ -64,6 +77,24 @@ def build_gan(settings, frame_shape, steps_a_second=None):
     )
     gan.optimizer.build(gan.trainable_variables)  # so that a checkpoint finds it
     return gan
+
+
+def build_feature_networks(frame_shape, settings):
+    """Build the frozen projector and the feature discriminators: (None, []) where the frames are too small for them.
+
+    The first of them sees whole frames, halved until their shorter side is below 128. Where they had to be halved, a
+    second one sees crops of that size from the frames as they are.
+    """
+    shorter = min(frame_shape[:2])
+    if shorter < FEATURE_SIDE or not settings.feature_weight:
+        return None, []
+    factor = 2 ** int(math.log2(shorter / FEATURE_SIDE))
+    projector = build_projector(
+        (*(-(-side // factor) for side in frame_shape[:2]), 3), settings.feature_width, settings.seed
+    )
+    shapes = [features.shape[1:] for features in projector.outputs]
+    views = 1 if factor == 1 else 2
+    return projector, [build_feature_discriminator(shapes, settings.feature_width) for _ in range(views)]
 
 
 # The parts of the networks for larger frames than those in training have none, as they should.
@@ -90,13 +121,18 @@ class GAN(keras.Model):
     generator after Karras et al. 2018 (arXiv:1710.10196).
     """
 
-    def __init__(self, generators, discriminators, ema_generator, loss, penalty, layout, augment, ema_decay, seed):
+    def __init__(
+        self, generators, discriminators, ema_generator, loss, penalty, layout, augment, ema_decay, seed,
+        projector=None, feature_discriminators=(), feature_weight=0.0,
+    ):  # fmt: skip
         super().__init__(name="gan")
         self.generators, self.discriminators = generators, discriminators
         self.generator, self.discriminator = generators[-1], discriminators[-1]
         self.ema_generator = ema_generator
         self.ema_generator.trainable = False
         self.begin_average()
+        self.projector, self.feature_discriminators = projector, list(feature_discriminators)
+        self.feature_weight = feature_weight
         self.loss_function, self.penalty_function, self.penalised = LOSSES[loss]
         self.noise = NOISE[self.discriminator.get_layer("look").compute_dtype]
         self.layout, self.augment, self.ema_decay = layout, tuple(augment), ema_decay
@@ -110,6 +146,9 @@ class GAN(keras.Model):
         )
         self.d_loss = keras.metrics.Mean(name="d_loss")
         self.g_loss = keras.metrics.Mean(name="g_loss")
+        if self.feature_discriminators:
+            self.feature_d_loss = keras.metrics.Mean(name="feature_d_loss")
+            self.feature_g_loss = keras.metrics.Mean(name="feature_g_loss")
         self.replicas = 1  # on TensorFlow, whose tf.distribute adds up the gradients of the parts of a batch
         self.built = True  # its networks are; so weights can be loaded before the first batch
 
@@ -118,28 +157,34 @@ class GAN(keras.Model):
 
         Returns logits (batch, 1) by name: `real`, `fake` and, where the loss asks for it, `between` move only the
         discriminator, as does `..._nearby` of each of them that is penalised (its first frames, slightly noisy).
-        `fake_frozen`, the same numbers as `fake`, moves only the generator, and so does the number `layout`.
+        `fake_frozen`, the same numbers as `fake`, moves only the generator, and so does the number `layout`. From
+        80x160 on there are `feature_real`, `feature_fake` and `feature_fake_frozen` as well, (batch, logits).
         """
-        real = batch["frames"]
+        real, latents, times = batch["frames"], batch["latents"], batch.get("times")
         size = [generator.output_shape[1] for generator in self.generators].index(real.shape[1])
-        generator, discriminator = self.generators[size], self.discriminators[size]
-        times, latents = batch.get("times"), batch["latents"]
-        if times is None:
-            fake = generator(latents, training=training)
-        else:
-            angles = times[..., None] * step_angles(latents.shape[1]).astype("float32")
-            latents = ops.reshape(rotate(latents[:, None], angles), (-1, latents.shape[1]))
-            fake = stack_windows(generator(latents, training=training), times.shape[1])
+        fake = self._draw(self.generators[size], latents, times, training)
         scores = {"layout": layout_distance(real[..., :3], fake[..., :3])} if self.layout else {}
         if self.augment:
             real, fake = ops.split(diff_augment(ops.concatenate([real, fake]), self.augment, self.random), 2)
-        frozen_weights = [ops.stop_gradient(weight) for weight in discriminator.trainable_variables]
-        state = [variable.value for variable in discriminator.non_trainable_variables]
-        fake_seen = with_times([fake], times)
-        fake_frozen, _ = discriminator.stateless_call(frozen_weights, state, fake_seen, training=training)
+        # The real ones are stopped: augmented as one batch, they would else have gradients made for nothing.
+        real = ops.stop_gradient(real)
+        scores |= self._pixel_logits(self.discriminators[size], real, fake, times, training)
+        if self.projector and real.shape[1] >= self.projector.input_shape[1]:
+            scores |= self._feature_logits(real[..., :3], fake[..., :3], training)
+        return scores
 
-        # Both stopped: augmented as one batch, the real ones would else have gradients made for nothing.
-        judged = {"real": ops.stop_gradient(real), "fake": ops.stop_gradient(fake)}
+    def _draw(self, generator, latents, times, training):
+        """Draw frames from latents, or with times, windows of frames from latents that turn."""
+        if times is None:
+            return generator(latents, training=training)
+        angles = times[..., None] * step_angles(latents.shape[1]).astype("float32")
+        latents = ops.reshape(rotate(latents[:, None], angles), (-1, latents.shape[1]))
+        return stack_windows(generator(latents, training=training), times.shape[1])
+
+    def _pixel_logits(self, discriminator, real, fake, times, training):
+        """Score frames by their pixels."""
+        fake_frozen = frozen(discriminator, with_times([fake], times), training)
+        judged = {"real": real, "fake": ops.stop_gradient(fake)}
         if "between" in self.penalised:
             some_real, some_fake = real[:PENALISED], judged["fake"][:PENALISED]
             part = keras.random.uniform((ops.shape(some_real)[0], 1, 1, 1), seed=self.random)
@@ -148,14 +193,49 @@ class GAN(keras.Model):
             frames = judged[name][:PENALISED]
             judged[name + "_nearby"] = frames + self.noise * keras.random.normal(ops.shape(frames), seed=self.random)
         logits, start = discriminator(with_times(list(judged.values()), times), training=training), 0
-        scores["fake_frozen"] = fake_frozen
+        scores = {"fake_frozen": fake_frozen}
         for name, frames in judged.items():
             scores[name] = logits[start : start + ops.shape(frames)[0]]
             start += ops.shape(frames)[0]
         return scores
 
+    def _feature_logits(self, real, fake, training):
+        """Score single frames by the features that the projector finds in each of their views."""
+        scores = {"feature_real": [], "feature_fake": [], "feature_fake_frozen": []}
+        views = self._views(real, fake)
+        for (real_view, fake_view), discriminator in zip(views, self.feature_discriminators, strict=False):
+            real_features, fake_features = self.projector(real_view), self.projector(fake_view)
+            both = [ops.stop_gradient(ops.concatenate(pair)) for pair in zip(real_features, fake_features, strict=True)]
+            real_logits, fake_logits = ops.split(discriminator(both, training=training), 2)
+            scores["feature_real"].append(real_logits)
+            scores["feature_fake"].append(fake_logits)
+            scores["feature_fake_frozen"].append(frozen(discriminator, fake_features))
+        return {name: ops.concatenate(parts) for name, parts in scores.items()}
+
+    def _views(self, real, fake):
+        """Return pairs of views, real and fake, as large as the projector wants them.
+
+        Where frames are larger, half of the batch is seen whole, averaged to that size, and half of it in crops at
+        full resolution, from one random place: together they cost a quarter of the whole batch as it is.
+        """
+        height, width = self.projector.input_shape[1:3]
+        factor = round(real.shape[1] / height)
+        if factor == 1:
+            return [(real, fake)]
+        half = real.shape[0] // 2 if real.shape[0] else ops.shape(real)[0] // 2
+        top = keras.random.randint((), 0, real.shape[1] - height + 1, seed=self.random)
+        left = keras.random.randint((), 0, real.shape[2] - width + 1, seed=self.random)
+        whole = [
+            ops.average_pool(frames[:half], factor, strides=factor, padding="same") for frames in (real, fake)
+        ]
+        crops = [
+            ops.slice(frames[half:], (0, top, left, 0), (ops.shape(frames)[0] - half, height, width, 3))
+            for frames in (real, fake)
+        ]
+        return [whole, crops]
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Return d_loss + g_loss + penalty + layout, each of which has gradients for one network only."""
+        """Return d_loss + g_loss + penalty + layout + feature losses, each with gradients for one network only."""
         d_loss, g_loss = self.loss_function(y_pred["real"], y_pred["fake"], y_pred["fake_frozen"])
         # A change that fills the frame is spread over more pixels in a larger one: so the slope counts alike in all.
         step = self.noise / (math.prod(x["frames"].shape[1:3]) / 1000) ** 0.5
@@ -164,9 +244,15 @@ class GAN(keras.Model):
         layout = self.layout * y_pred.get("layout", 0.0)  # not sought where it has no weight
         self.d_loss.update_state(d_loss)
         self.g_loss.update_state(g_loss)
+        loss = d_loss + g_loss + penalty + layout
+        if "feature_real" in y_pred:
+            d_loss, g_loss = hinge(*(y_pred[name] for name in ("feature_real", "feature_fake", "feature_fake_frozen")))
+            self.feature_d_loss.update_state(d_loss)
+            self.feature_g_loss.update_state(g_loss)
+            loss += self.feature_weight * (d_loss + g_loss)
         if training:
             self._average_generator()
-        return (d_loss + g_loss + penalty + layout) / self.replicas
+        return loss / self.replicas
 
     @property
     def steps(self):
@@ -177,6 +263,24 @@ class GAN(keras.Model):
         """Make the training gentler, after trouble: half the learning rate, twice the penalty."""
         self.optimizer.learning_rate.assign(self.optimizer.learning_rate / 2)
         self.penalty.assign(2 * self.penalty)
+
+    @property
+    def saved_networks(self):
+        """The networks that a run keeps as Keras files, by name: all that another training needs to start from it."""
+        networks = {"discriminator": self.discriminator, "generator": self.ema_generator}
+        names = ("feature_discriminator", "feature_discriminator_of_crops")
+        return networks | dict(zip(names, self.feature_discriminators, strict=False))
+
+    def restart_optimizer(self):
+        """Set Adam's moments and its count of steps back to zero.
+
+        Without it, the layers that a growth adds move nine learning rates in their first step: their moments begin at
+        zero then, and the correction for that counts the steps of all.
+        """
+        adam = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        for variable in adam.variables:
+            if variable is not adam.learning_rate:
+                variable.assign(ops.zeros_like(variable))
 
     def begin_average(self):
         """Give the averaged generator the weights of the trained one."""
@@ -216,6 +320,13 @@ class GAN(keras.Model):
         self.step.assign(self.step + 1)
 
 
+def frozen(discriminator, inputs, training=False):
+    """Return a discriminator's logits of inputs, with gradients for the inputs but not for its weights."""
+    weights = [ops.stop_gradient(weight) for weight in discriminator.trainable_variables]
+    state = [variable.value for variable in discriminator.non_trainable_variables]
+    return discriminator.stateless_call(weights, state, inputs, training=training)[0]
+
+
 def stack_windows(frames, window):
     """Stack frames (batch * window, height, width, channels) on channels: (batch, height, width, window * channels)."""
     height, width, channels = frames.shape[1:]
@@ -230,105 +341,3 @@ def with_times(parts, times):
         return frames
     length = ops.concatenate([times[: ops.shape(part)[0], -1] for part in parts])
     return ops.concatenate([frames, ops.reshape(length / 8, (-1, 1, 1, 1)) * ops.ones_like(frames[..., :1])], -1)
-
-
-# Losses: logits (batch, 1) of real frames, of fakes, and of fakes with the discriminator frozen, to (d_loss, g_loss).
-
-
-def non_saturating(real, fake, fake_frozen):
-    """Cross-entropy, the generator maximising log D (Goodfellow et al. 2014, section 3)."""
-    return ops.mean(ops.softplus(-real)) + ops.mean(ops.softplus(fake)), ops.mean(ops.softplus(-fake_frozen))
-
-
-def hinge(real, fake, fake_frozen):
-    """Hinge loss: what is judged right by a margin counts no more (Lim & Ye 2017, arXiv:1705.02894)."""
-    return ops.mean(ops.relu(1 - real)) + ops.mean(ops.relu(1 + fake)), -ops.mean(fake_frozen)
-
-
-def least_squares(real, fake, fake_frozen):
-    """Squared distance to 1 for real and 0 for fake (Mao et al. 2017, arXiv:1611.04076)."""
-    return (ops.mean((real - 1) ** 2) + ops.mean(fake**2)) / 2, ops.mean((fake_frozen - 1) ** 2) / 2
-
-
-def wasserstein(real, fake, fake_frozen):
-    """Difference of means under a critic of bounded slope (Arjovsky et al. 2017, arXiv:1701.07875).
-
-    Its authors take five steps of the critic for one of the generator. Here it is one, and the fakes vary too little.
-    """
-    return ops.mean(fake) - ops.mean(real), -ops.mean(fake_frozen)
-
-
-def relativistic(real, fake, fake_frozen):
-    """Cross-entropy of the difference between a real frame and a fake (R3GAN, Huang et al. 2024, arXiv:2501.05441)."""
-    return ops.mean(ops.softplus(fake - real)), ops.mean(ops.softplus(ops.stop_gradient(real) - fake_frozen))
-
-
-def layout_distance(real, fake):
-    """Distance of two batches as thumbnails: from each frame to the nearest of the other, averaged, both ways added.
-
-    real, fake: (batch, height, width, channels) float32. Returns a number, in the frames' units. Thumbnails are twice
-    as large as the base of the pyramid. So the generator hears from its first step where sky, walls and street belong,
-    before the discriminator knows. From each real frame to the nearest fake, as in implicit maximum likelihood (Li &
-    Malik 2018, arXiv:1809.09087), none is left out; from each fake to the nearest real frame, none strays.
-    """
-    side = 2 ** (count_halvings(real.shape[1:]) - 1)
-    # Strides said outright: Keras 3.15 on JAX would spread a size that stands for them once too often.
-    real, fake = (ops.average_pool(frames, side, strides=side, padding="same") for frames in (real, fake))
-    distances = ops.mean(ops.abs(real[:, None] - fake[None]), (2, 3, 4))
-    return ops.mean(ops.min(distances, 0)) + ops.mean(ops.min(distances, 1))
-
-
-# Penalties: slopes (batch, 1) of the discriminator on a random step from a frame to a nearby one, to a number. Their
-# mean square is that of the gradient, and needs no second derivative (Lin et al. 2025, arXiv:2501.08316).
-
-
-def zero_centred(slopes):
-    """Mean squared slope, which keeps the discriminator from winning (R1, Mescheder et al. 2018, arXiv:1801.04406)."""
-    return ops.mean(slopes**2)
-
-
-def one_centred(slopes):
-    """Mean squared distance of the slope's norm from 1 (WGAN-GP, Gulrajani et al. 2017, arXiv:1704.00028).
-
-    A random step with a gradient of norm g has slopes from a normal distribution of spread g, so their mean
-    magnitude is g sqrt(2 / pi) and their mean square g^2.
-    """
-    return ops.mean(slopes**2 - (2 * math.pi) ** 0.5 * ops.abs(slopes) + 1)
-
-
-LOSSES = {  # name: (loss, penalty, frames where the slope is penalised)
-    "non-saturating": (non_saturating, zero_centred, ("real",)),
-    "hinge": (hinge, zero_centred, ("real",)),
-    "least-squares": (least_squares, zero_centred, ("real",)),
-    "wasserstein-gp": (wasserstein, one_centred, ("between",)),
-    "relativistic": (relativistic, zero_centred, ("real", "fake")),
-}
-
-
-def diff_augment(frames, changes, seed):
-    """Change frames (batch, height, width, channels) so that gradients pass: "colour", "translation", "cutout".
-
-    DiffAugment (Zhao et al. 2020, arXiv:2006.10738). All frames of a batch are moved alike, by up to an eighth of
-    their sides: a slice, which costs nothing, where a shift for each would cost a quarter of a step.
-    """
-    count, height, width = ops.shape(frames)[0], *frames.shape[1:3]
-    amount = lambda least, most: keras.random.uniform((count, 1, 1, 1), least, most, seed=seed)  # noqa: E731
-    if "colour" in changes:
-        frames = frames + amount(-0.5, 0.5)
-        colours = ops.reshape(frames, (count, height, width, -1, 3))  # of each frame of a window
-        grey = ops.reshape(ops.mean(colours, -1, keepdims=True) * ops.ones_like(colours), ops.shape(frames))
-        frames = grey + amount(0.0, 2.0) * (frames - grey)
-        mean = ops.mean(frames, (1, 2, 3), keepdims=True)
-        frames = mean + amount(0.5, 1.5) * (frames - mean)
-    if "translation" in changes:
-        down, right = height // 8, width // 8
-        padded = ops.pad(frames, ((0, 0), (down, down), (right, right), (0, 0)))
-        top = keras.random.randint((), 0, 2 * down + 1, seed=seed)
-        left = keras.random.randint((), 0, 2 * right + 1, seed=seed)
-        frames = ops.slice(padded, (0, top, left, 0), ops.shape(frames))
-    if "cutout" in changes:
-        rows, columns = ops.reshape(ops.arange(height), (1, -1, 1, 1)), ops.reshape(ops.arange(width), (1, 1, -1, 1))
-        away = ops.abs(ops.cast(rows, "float32") - height * amount(0.0, 1.0)) / height
-        aside = ops.abs(ops.cast(columns, "float32") - width * amount(0.0, 1.0)) / width
-        frames = ops.where((away < 0.25) & (aside < 0.25), 0.0, frames)
-    return frames

@@ -4,7 +4,10 @@ Frames are (count, height, width, 3) uint8 RGB; features are (count, numbers) fl
 Whatever is compared should be equally many, since all of these scores depend on the count, some strongly.
 """
 
+import hashlib
+from importlib.metadata import version
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,18 +15,22 @@ import numpy as np
 from settings import InputError
 
 
-def load_network(path):
-    """Load a feature network from a Keras file; Keras's ImageNet InceptionV3 where the path is `InceptionV3`.
+def load_network(features):
+    """Load the network that scores: one of EfficientNet-Lite's by name, `InceptionV3`, or a Keras file.
 
-    Raises InputError when the file cannot be loaded, or InceptionV3 not downloaded.
+    Raises InputError when it cannot be loaded, or InceptionV3 not downloaded.
     """
     import keras
 
-    if str(path) != "InceptionV3":
+    from features import NETWORKS, build_scorer
+
+    if str(features) in NETWORKS:
+        return build_scorer(str(features))
+    if str(features) != "InceptionV3":
         try:
-            return keras.models.load_model(path, compile=False)
+            return keras.models.load_model(features, compile=False)
         except Exception as error:  # whatever the file makes Keras raise
-            raise InputError(f"--features {path} cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise InputError(f"--features {features} cannot be loaded: {str(error).splitlines()[0]}") from error
     pixels = keras.Input((None, None, 3))
     scaled = keras.layers.Rescaling(1 / 127.5, -1.0)(keras.layers.Resizing(299, 299)(pixels))
     try:
@@ -31,6 +38,19 @@ def load_network(path):
     except Exception as error:  # Keras raises a bare Exception when a download fails
         raise InputError("InceptionV3 could not be downloaded: name another network with --features.") from error
     return keras.Model(pixels, inception(scaled), name="Keras-InceptionV3")
+
+
+def describe_network(features):
+    """Return what names a network beyond doubt: {"features": file or name, "features_sha256": of its weights' file}."""
+    from features import NETWORKS
+
+    if str(features) in NETWORKS:
+        weights = NETWORKS[str(features)]
+        return {"features": f"{weights.package}/{weights.file}", "features_sha256": weights.sha256}
+    if Path(features).is_file():
+        digest = hashlib.sha256(Path(features).read_bytes()).hexdigest()
+        return {"features": str(features), "features_sha256": digest}
+    return {"features": f"{features} of Keras {version('keras')}, ImageNet", "features_sha256": None}
 
 
 def extract_features(frames, network, batch_size=32):
@@ -47,7 +67,8 @@ def kernel_distance(real, fake, blocks=10):
     """Return (KID x 1000, its standard error) of features; 0 is alike, and noise may take it a little below.
 
     Unbiased squared MMD with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv:1801.01401). The standard
-    error is the jackknife's over `blocks` parts of both sets (Efron & Stein 1981).
+    error is the jackknife's over `blocks` parts of both sets (Efron & Stein 1981). Real frames must be in video order:
+    the parts are contiguous, since neighbours in a video are near-copies, of which none tells what another would not.
     """
     cubic = lambda x, y: (x @ y.T / x.shape[1] + 1) ** 3  # noqa: E731
     kernels = cubic(real, real), cubic(fake, fake), cubic(real, fake)
@@ -60,7 +81,9 @@ def kernel_distance(real, fake, blocks=10):
         return within - 2 * kernels[2][np.ix_(kept_real, kept_fake)].mean()
 
     everything = np.arange(len(real)), np.arange(len(fake))
-    without = [distance(*(part[part % blocks != block] for part in everything)) for block in range(blocks)]
+    without = [
+        distance(*(part[part * blocks // len(part) != block] for part in everything)) for block in range(blocks)
+    ]
     error = np.sqrt((blocks - 1) / blocks * ((without - np.mean(without)) ** 2).sum())
     return 1000 * distance(*everything), 1000 * error
 
@@ -79,19 +102,36 @@ def _gaussian(features):
     return features.mean(0), np.linalg.qr(centred, mode="r"), (centred**2).sum()
 
 
-def precision_and_recall(real, fake, k=3):
+def precision_and_recall(real, fake, same_moment=None, k=3):
     """Return (precision, recall) of features, both from 0 to 1 (Kynkaanniemi et al. 2019, arXiv:1904.06991).
 
     Precision: the part of the fakes that lie among the reals (within some real's distance to its k-th nearest
-    real). Recall: the part of the reals that lie among the fakes.
+    real). Recall: the part of the reals that lie among the fakes. same_moment: (len(real), len(real)) bool, which
+    reals are no neighbours of each other, since they were filmed at almost the same moment: near-copies would make
+    the distances to neighbours so small that no other frame lies within them. By default, only each itself.
     """
     between = _distances(real, fake)
-    reach_real = np.partition(_distances(real, real), k, axis=1)[:, k]  # 0 is a point's distance to itself
-    reach_fake = np.partition(_distances(fake, fake), k, axis=1)[:, k]
     return (
-        float((between <= reach_real[:, None]).any(0).mean()),
-        float((between <= reach_fake[None, :]).any(1).mean()),
+        float((between <= _radii(real, k, same_moment)[:, None]).any(0).mean()),
+        float((between <= _radii(fake, k)[None, :]).any(1).mean()),
     )
+
+
+def density_and_coverage(real, fake, same_moment=None, k=5):
+    """Return (density, coverage) of features (Naeem et al. 2020, arXiv:2002.09797); radii as in precision_and_recall.
+
+    Density: by how many reals' k nearest neighbours a fake could be one, against k; it may pass 1. Coverage, from 0 to
+    1: the part of the reals that have a fake among their k nearest neighbours.
+    """
+    inside = _distances(real, fake) <= _radii(real, k, same_moment)[:, None]
+    return float(inside.sum(0).mean() / k), float(inside.any(1).mean())
+
+
+def _radii(points, k, same_moment=None):
+    """Return the distance from each point to its k-th nearest neighbour, infinite where it has fewer."""
+    distances = _distances(points, points)
+    distances[np.eye(len(points), dtype=bool) if same_moment is None else same_moment] = np.inf
+    return np.partition(distances, k - 1, axis=1)[:, k - 1]
 
 
 def nearest(queries, candidates):

@@ -92,7 +92,7 @@ def build_generator(latent_dim, frame_shape, width, part_of=None, steps_a_second
     """
     layer = _layers(part_of)
     halvings, smallest, padding = _pyramid(frame_shape, part_of.output_shape[1:] if part_of else frame_shape)
-    widths = _widths(width, halvings)
+    widths = _widths(width, halvings, WIDER)
     base_shape = (*((side + more) >> halvings for side, more in zip(frame_shape, padding, strict=False)), widths[0])
 
     latents = keras.Input((latent_dim,), name="latents")
@@ -147,6 +147,62 @@ def build_discriminator(frame_shape, width, part_of=None):
         x = layers.LeakyReLU(0.2)(layers.Add()(parts) if len(parts) > 1 else parts[0])
     logits = layer(layers.Dense, "logits", 1, dtype="float32")(layers.Flatten()(x))
     return keras.Model(inputs, logits, name="discriminator")
+
+
+@keras.saving.register_keras_serializable("models")
+class SpectralConv2D(layers.Conv2D):
+    """A convolution whose kernel is divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
+
+    The value is followed by one power iteration a training step. Keras's SpectralNormalization overwrites the kernel
+    itself, which JAX's functional steps would lose.
+    """
+
+    def build(self, input_shape):
+        """Make the kernel, and the left singular vector that is followed."""
+        super().build(input_shape)
+        self.singular_vector = self.add_weight(
+            shape=(self.filters,), initializer=keras.initializers.RandomNormal(seed=0), trainable=False,
+            name="singular_vector", aggregation="only_first_replica",
+        )  # fmt: skip
+
+    def call(self, inputs, training=False):
+        """Return what Conv2D returns, with the kernel normalised."""
+        matrix = ops.cast(ops.reshape(self.kernel, (-1, self.filters)), "float32")
+        fixed, vector = ops.stop_gradient(matrix), ops.cast(self.singular_vector, "float32")
+        other = ops.normalize(ops.matmul(fixed, vector))
+        vector = ops.normalize(ops.matmul(other, fixed))
+        if training:
+            self.singular_vector.assign(vector)
+        largest = ops.dot(other, ops.matmul(matrix, vector))
+        kernel = self.kernel / ops.cast(largest, self.kernel.dtype)
+        return ops.conv(inputs, kernel, list(self.strides), self.padding) + self.bias
+
+
+def build_feature_discriminator(feature_shapes, width):
+    """Build the discriminator that sees frames through a frozen network: features in, logits out.
+
+    feature_shapes: (rows, columns, channels) of each scale, finest first, such as 20x40, 10x20 and 5x10. Returns
+    (batch, logits) float32, a higher one more real: of each scale one for every place of the coarsest, and one for the
+    whole frame, which counts as much as a third of the places together.
+    After Projected GAN (Sauer et al. 2021, arXiv:2111.01007), which has no logit for the whole frame.
+    """
+    inputs = [keras.Input(shape, name=f"features_{scale}") for scale, shape in enumerate(feature_shapes)]
+    places = math.prod(feature_shapes[-1][:2])
+    logits = []
+    for scale, x in enumerate(inputs):
+
+        def convolve(x, name, filters, size, strides=1, scale=scale):
+            x = SpectralConv2D(filters, size, strides, padding="same", name=f"{name}_{scale}")(x)
+            return layers.LeakyReLU(0.2)(x)
+
+        for halving in range(len(inputs) - 1 - scale, 0, -1):
+            x = convolve(x, f"halve_{halving}", width if halving > 1 else 2 * width, 4, strides=2)
+        x = convolve(x, "conv", 2 * width, 3)
+        of_places = SpectralConv2D(1, 3, padding="same", dtype="float32", name=f"places_{scale}")(x)
+        x = convolve(x, "whole_conv", 2 * width, 3, strides=2)
+        of_whole = SpectralConv2D(1, x.shape[1:3], dtype="float32", name=f"whole_{scale}")(x)
+        logits += [layers.Flatten()(of_places), *[layers.Flatten()(of_whole)] * max(1, round(0.3 * places))]
+    return keras.Model(inputs, layers.Concatenate()(logits), name="feature_discriminator")
 
 
 def steps_a_second(generator):
@@ -244,8 +300,10 @@ def _pyramid(frame_shape, whole_shape):
     return halvings, max(1, min(whole, DEEPEST) - SKIPS + 1), [-side % 2**halvings for side in frame_shape[:2]]
 
 
-def _widths(width, halvings):
+import os
+WIDER=float(os.environ.get("WIDER","4"))
+def _widths(width, halvings, widest=WIDEST):
     """Return the channels at each size, from the base to half the frame's: falling evenly, in steps of 8."""
     last = max(min(halvings, DEEPEST) - 1, 1)
-    exact = [width * WIDEST ** (1 - min(level, last) / last) for level in range(halvings)]
+    exact = [width * widest ** (1 - min(level, last) / last) for level in range(halvings)]
     return [max(8 * round(channels / 8), 8) if channels > 8 else max(round(channels), 1) for channels in exact]

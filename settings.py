@@ -80,6 +80,10 @@ class TrainingSettings:
     layout: float = 0.0
     """Weight of the distance, as thumbnails, from each fake to the nearest real frame of the batch and from each real
     frame to the nearest fake: teaches where sky, walls and street belong; 0: not at all."""
+    feature_weight: float = 0.0
+    """Weight, for the generator, of the discriminators that see the features of frames from 64 pixels on; 0: none."""
+    feature_width: int = 32
+    """Channels of the features that they see."""
     ema_decay: float = 0.999
     """How much of the averaged generator, which draws all pictures, survives a step."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"

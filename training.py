@@ -67,10 +67,10 @@ SCORED = 100  # frames that are scored during training
 # Signs of trouble:
 WON = 0.01  # the discriminator's loss over an epoch: there is nothing left to learn from it
 VARIED, COLLAPSED = 0.4, 0.15  # spread of the fakes, against the real frames': once above the first, below the second
-SATURATED = 0.8  # part of the generator's values that are black or white
+SATURATED = 0.8  # part of the generator's values that are black or white, of those that are neither in real frames
 AHEAD = min(os.cpu_count() or 1, 8)  # batches that are made before they are needed, at the same time
 SPACINGS = 1, 2, 4  # frames from one of a window to the next; single frames among them slowed the walks
-SIZE_IMAGES = 60_000  # what a size below the frames' own is trained on at most
+SIZE_IMAGES = int(os.environ.get("SIZE_IMAGES","60000"))  # what a size below the frames' own is trained on at most
 
 
 def train(settings):
@@ -86,7 +86,8 @@ def train(settings):
     facts = {"frame_shape": list(frame_shape), "frame_count": len(paths), "fingerprint": fingerprint(paths)}
     join_machines(settings)
     add_up_in_order()
-    network = load_network(settings.features) if settings.features else None
+    # `predict` of several machines would want all of them to take part: they log no KID.
+    network = load_network(settings.features) if settings.features and machines()[1] == 1 else None
     timeline = read_timeline(paths) if settings.window > 1 else None
     with use_devices(settings.devices):
         gan = build_gan(settings, frame_shape, 1 / timeline.step if timeline else None)
@@ -146,6 +147,8 @@ def train_in(run_dir, settings, gan, paths, facts, timeline, network):
             end = min(end, settings.epochs)
             while start <= gan.steps // steps_per_epoch < end and not stop.agreed:
                 epoch, done = divmod(gan.steps, steps_per_epoch)
+                if gan.steps == start * steps_per_epoch:
+                    gan.restart_optimizer()
                 data = stop.where_they_end(batches(paths, settings, gan.steps, shape, timeline))
                 gan.make_train_function(force=True)  # for frames of another size
                 gan.fit(  # first the rest of an epoch that was interrupted, then the whole ones
@@ -186,8 +189,6 @@ def join_machines(settings):
         return
     if keras.backend.backend() != "jax":
         raise SettingError("several machines train together on JAX only: set KERAS_BACKEND to jax on each.")
-    if settings.features:
-        raise SettingError("several machines do without --features: score with evaluate_unconditional_gan.py later.")
     try:
         keras.distribution.initialize()
     except (RuntimeError, ValueError) as error:
@@ -275,7 +276,7 @@ def use_devices(count):
 
 
 def start_from(run_dir, gan, settings):
-    """Give the GAN the averaged generator and the discriminator of a finished run, on frames as large or half as large.
+    """Give the GAN the averaged generator and the discriminators of a finished run, on frames as large or half as large.
 
     What it has beyond them starts as always, adding nothing. Raises SettingError where they are no part of the GAN's,
     InputError where their files cannot be read.
@@ -292,13 +293,16 @@ def start_from(run_dir, gan, settings):
             "{}, a run on frames of {}x{}, is no start for {}x{}: only for the same size, or from 128 pixels on for "
             "twice that.".format(run_dir, *shape[:2], *frame_shape[:2])
         )
-    for name in ("generator", "discriminator"):
+    for name, network in (gan.saved_networks | {"generator": gan.generator}).items():
+        path = run_dir / f"{name}.keras"
+        if name.startswith("feature") and not path.exists():
+            continue  # that run had none, or was on frames half as large: this one begins as always
         try:
-            for layer in keras.models.load_model(run_dir / f"{name}.keras", compile=False).layers:
+            for layer in keras.models.load_model(path, compile=False).layers:
                 if layer.weights:
-                    getattr(gan, name).get_layer(layer.name).set_weights(layer.get_weights())
+                    network.get_layer(layer.name).set_weights(layer.get_weights())
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{run_dir / name}.keras cannot be started from: {error!r:.200}") from error
+            raise InputError(f"{path} cannot be started from: {error!r:.200}") from error
     gan.begin_average()
 
 
@@ -314,7 +318,7 @@ def plan_growth(settings, frame_shape, frame_count):
     elif not settings.grow:
         shapes = shapes[-1:]
     share = min(settings.epochs // 4, math.ceil(SIZE_IMAGES / (frame_count * settings.window)))
-    return [(share * number, shape) for number, shape in enumerate(shapes)]
+    return [(int(share * (number if number<2 else 1+float(os.environ.get("SHARE2","1")))), shape) for number, shape in enumerate(shapes)]
 
 
 def batches(paths, settings, step, frame_shape, timeline=None):
@@ -399,7 +403,10 @@ class Metrics(Callback):
     Keras's CSVLogger would write a stopped epoch twice, and keep rows that a resumed run writes again.
     """
 
-    COLUMNS = ("epoch", "step", "d_loss", "g_loss", "images_per_second", "kid", "sliced_wasserstein", "spread")
+    COLUMNS = (
+        "epoch", "step", "d_loss", "g_loss", "images_per_second", "kid", "sliced_wasserstein", "spread",
+        "feature_d_loss", "feature_g_loss",
+    )  # fmt: skip
 
     def __init__(self, path, first_step, steps_per_epoch, settings):
         super().__init__()
@@ -407,7 +414,8 @@ class Metrics(Callback):
         self.steps_per_epoch, self.frames_per_step = steps_per_epoch, settings.batch_size * settings.window
         self.rows = [row for row in self._read() if int(row["step"]) <= first_step]
         with replacing(path) as partial, open(partial, "w", newline="") as file:
-            csv.writer(file).writerows([self.COLUMNS, *(row.values() for row in self.rows)])
+            # A run of before has not all columns.
+            csv.writer(file).writerows([self.COLUMNS, *([row.get(name, "") for name in self.COLUMNS] for row in self.rows)])
 
     def on_epoch_begin(self, epoch, logs=None):
         self.began, self.step_before = time.monotonic(), self.step
@@ -426,7 +434,8 @@ class Metrics(Callback):
         if not self.path.exists():
             return []
         with open(self.path, newline="") as file:  # not a row that a kill cut short
-            return [row for row in csv.DictReader(file) if row["spread"] is not None]
+            rows = list(csv.DictReader(file))
+        return [row for row in rows if None not in row.values()]
 
 
 class Board(TensorBoard):
@@ -525,9 +534,9 @@ class Checkpoints(Callback):
         if not all(np.isfinite(keras.ops.convert_to_numpy(variable)).all() for variable in gan.variables):
             return "the weights are no numbers any more"
         frames = draw(gan, self.samples.latents, averaged=False)
-        extreme = ((frames < 3) | (frames > 252)).mean()
-        if extreme > SATURATED:
-            return f"the generator is saturated: {extreme:.0%} of its values are black or white"
+        fake, real = (((part < 3) | (part > 252)).mean() for part in (frames, self.samples.real))
+        if fake > real + SATURATED * (1 - real):  # a night, or bars around a film, are black rightly
+            return f"the generator is saturated: {fake:.0%} of its values are black or white, of real ones {real:.0%}"
         now = spread(frames, self.samples.real)
         if self.varied and now < COLLAPSED:
             return f"the generator has collapsed: spread of its frames {now:.2f} of the real ones'"
@@ -571,7 +580,7 @@ class Checkpoints(Callback):
             )
         with replacing(self.run_dir / "checkpoints" / f"step-{gan.steps:08}.weights.h5") as partial:
             gan.save_weights(partial)
-        for name, network in (("discriminator", gan.discriminator), ("generator", gan.ema_generator)):
+        for name, network in gan.saved_networks.items():
             with replacing(self.run_dir / f"{name}.keras") as partial:
                 network.save(partial)
         for path in _checkpoints(self.run_dir)[: -self.keep]:

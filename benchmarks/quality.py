@@ -1,6 +1,6 @@
 """Train recipes for equal times on the frames of a video, and score each against them.
 
-python benchmarks/quality.py --video walk.mp4 --minutes 60 --features efficientnet_lite0.keras
+python benchmarks/quality.py --video walk.mp4 --minutes 60
 
 Each recipe is scored twice, after a twelfth of the time and at the end, by its averaged generator. The folder
 of --output then holds scores.csv, a picture of the first sixteen latents for each, and the runs.
@@ -21,15 +21,18 @@ from settings import InputError, SettingError, command_line
 
 REPO = Path(__file__).parent.parent
 STEPS = (
-    "original", "dcgan", "dcgan, penalty", "relativistic", "relativistic, augment", "relativistic, grow", "default"
+    "original", "dcgan", "dcgan, penalty", "relativistic", "relativistic, augment", "relativistic, grow", "pixels",
+    "default",
 )  # fmt: skip
+PIXELS = ("--feature-weight", "0")
 RECIPES = {  # options of train_unconditional_gan.py; each step of this project on top of those before it
     "original": None,
-    "dcgan": ("--loss", "non-saturating", "--penalty", "0", "--augment", "--no-grow", "--layout", "0"),
-    "dcgan, penalty": ("--loss", "non-saturating", "--augment", "--no-grow", "--layout", "0"),
-    "relativistic": ("--augment", "--no-grow", "--layout", "0"),
-    "relativistic, augment": ("--no-grow", "--layout", "0"),
-    "relativistic, grow": ("--layout", "0"),
+    "dcgan": ("--loss", "non-saturating", "--penalty", "0", "--augment", "--no-grow", *PIXELS, "--layout", "0"),
+    "dcgan, penalty": ("--loss", "non-saturating", "--augment", "--no-grow", *PIXELS, "--layout", "0"),
+    "relativistic": ("--augment", "--no-grow", *PIXELS, "--layout", "0"),
+    "relativistic, augment": ("--no-grow", *PIXELS, "--layout", "0"),
+    "relativistic, grow": (*PIXELS, "--layout", "0"),
+    "pixels": PIXELS,
     "default": (),
     "default, no augment": ("--augment",),
     "default, augment more": ("--augment", "colour", "translation", "cutout"),
@@ -50,8 +53,8 @@ class QualitySettings:
     """Time to train each recipe."""
     recipes: tuple[str, ...] = STEPS
     """What to compare: the default ones, or any of RECIPES at the top of this file."""
-    features: Path = Path("InceptionV3")
-    """Keras file of the feature network for KID and FID; by default Keras's InceptionV3 (96 MB, downloaded once)."""
+    features: Path = Path("lite2")
+    """Network for KID and FID, as of evaluate_unconditional_gan.py."""
     seed: int = 0
     """Seed of the trainings and of the scored fakes."""
     output: Path = Path("quality")
@@ -62,9 +65,9 @@ def compare(settings):
     """Train and score every recipe; print a row for each as soon as it is there."""
     if unknown := [name for name in settings.recipes if name not in RECIPES]:
         raise SettingError(f"--recipes knows no {unknown[0]!r}; it knows {', '.join(map(repr, RECIPES))}.")
-    from evaluate_unconditional_gan import score
+    from evaluate_unconditional_gan import score, second_halves
     from extract_frames import ExtractionSettings, extract
-    from frames import list_frames, read_frame, tile, to_uint8, write_frame
+    from frames import list_frames, read_frame, read_timeline, tile, to_uint8, write_frame
     from inference_unconditional_gan import latent
     from metrics import extract_features, load_network
 
@@ -74,6 +77,8 @@ def compare(settings):
     count = min(500, len(paths) // 2)
     chosen = np.linspace(0, len(paths) - 1, 2 * count).round().astype(int)
     frames = np.stack([read_frame(paths[index]) for index in chosen])
+    timeline = read_timeline(paths)
+    times, halves = timeline.times[chosen], second_halves(timeline)[chosen]
     network = load_network(settings.features)
     features = extract_features(frames, network)
     write_frame(settings.output / "real.png", tile(frames[:: len(frames) // 16][:16], 4))
@@ -85,12 +90,13 @@ def compare(settings):
             latents = np.stack([latent(generator.input_shape[-1], settings.seed + index) for index in range(count)])
             fakes = to_uint8(generator.predict(latents, batch_size=16, verbose=0))
             write_frame(settings.output / f"{name} {minutes:.3g} min.png", tile(fakes[:16], 4))
-            scores = score(frames, fakes, features, extract_features(fakes, network))
+            scores = score(frames, fakes, features, extract_features(fakes, network), times, halves)
             if not rows:
-                rows.append(["recipe", "minutes", "images", *(title.strip() for title in scores)])
-                rows.append(["real against real", "", "", *(f"{floor:.2f}" for _, floor in scores.values())])
+                rows.append(["recipe", "minutes", "images", *scores])
+                for column, title in ((1, "unseen real"), (2, "even/odd real")):
+                    rows.append([title, "", "", *(f"{numbers[column]:.2f}" for numbers in scores.values())])
                 print(*map(as_line, rows), sep="\n")
-            rows.append([name, f"{minutes:.3g}", str(images), *(f"{fake:.2f}" for fake, _ in scores.values())])
+            rows.append([name, f"{minutes:.3g}", str(images), *(f"{numbers[0]:.2f}" for numbers in scores.values())])
             print(as_line(rows[-1]), flush=True)
             with open(settings.output / "scores.csv", "w", newline="") as file:
                 csv.writer(file).writerows(rows)

@@ -9,8 +9,10 @@ from conftest import REPO
 from keras import ops
 
 import gan as gan_module
+import losses
+from augmentation import diff_augment
 from gan import GAN, build_gan
-from models import build_discriminator, build_generator, rotate, step_angles, steps_a_second
+from models import SpectralConv2D, build_discriminator, build_generator, rotate, step_angles, steps_a_second
 from settings import TrainingSettings, load_settings
 
 EVERYTHING = ("colour", "translation", "cutout")
@@ -109,7 +111,7 @@ def test_one_centred_penalty_is_the_distance_of_the_slope_from_1():
     for norm in (0.3, 1.0, 3.0):
         gradient = np.full(10, norm / np.sqrt(10))
         slopes = ops.convert_to_tensor((steps @ gradient)[:, None].astype("float32"))
-        estimate = float(gan_module.one_centred(slopes))
+        estimate = float(losses.one_centred(slopes))
         np.testing.assert_allclose(estimate, (norm - 1) ** 2, atol=0.05)
 
 
@@ -122,7 +124,7 @@ def test_augmentation_changes_colour_place_and_cuts_and_lets_gradients_through()
     seed = keras.random.SeedGenerator(0)
     variable = tf.Variable(frames)
     with tf.GradientTape() as tape:
-        changed = gan_module.diff_augment(variable, EVERYTHING, seed)
+        changed = diff_augment(variable, EVERYTHING, seed)
         total = tf.reduce_sum(changed)
     changed, gradient = changed.numpy(), tape.gradient(total, variable).numpy()
     assert changed.shape == frames.shape and np.isfinite(gradient).all() and (gradient != 0).any((1, 2, 3)).all()
@@ -131,13 +133,13 @@ def test_augmentation_changes_colour_place_and_cuts_and_lets_gradients_through()
     assert changed.std(0).max() > 0.1  # each in its own colours
     places = set()
     for _ in range(20):
-        bright = np.abs(gan_module.diff_augment(frames, ["translation"], seed).numpy() - frames[:, :1, :1]).mean((0, 3))
+        bright = np.abs(diff_augment(frames, ["translation"], seed).numpy() - frames[:, :1, :1]).mean((0, 3))
         places.add(tuple(np.argwhere(bright > 0.5 * bright.max()).mean(0).round().astype(int)))
     assert len(places) > 5
     assert (
         (
-            gan_module.diff_augment(frames, EVERYTHING, keras.random.SeedGenerator(1))
-            == gan_module.diff_augment(frames, EVERYTHING, keras.random.SeedGenerator(1))
+            diff_augment(frames, EVERYTHING, keras.random.SeedGenerator(1))
+            == diff_augment(frames, EVERYTHING, keras.random.SeedGenerator(1))
         )
         .numpy()
         .all()
@@ -160,7 +162,7 @@ def test_penalty_is_the_squared_gradient_and_moves_only_the_discriminator(monkey
     estimates = []
     for _ in range(200):
         scores = gan({"frames": frames, "latents": np.zeros((8, 4), "float32")}, training=True)
-        estimates.append(float(gan_module.zero_centred((scores["real_nearby"] - scores["real"][:8]) / 1e-3)))
+        estimates.append(float(losses.zero_centred((scores["real_nearby"] - scores["real"][:8]) / 1e-3)))
     np.testing.assert_allclose(np.mean(estimates), float(exact), rtol=0.15)
 
     gan.loss_function = lambda *logits: (0.0 * logits[0][0, 0], 0.0 * logits[2][0, 0])
@@ -180,7 +182,7 @@ def test_bfloat16_does_not_drown_the_penalty():
         gan.discriminator.set_weights(discriminator.get_weights())
         scores = gan(batch, training=False)
         slopes = ops.convert_to_numpy(scores["real_nearby"] - scores["real"]) / gan.noise
-        penalties[precision] = float(gan_module.zero_centred(slopes))
+        penalties[precision] = float(losses.zero_centred(slopes))
     assert 0.5 < penalties["bfloat16"] / penalties["float32"] < 2, penalties  # 8 times as much, once
 
 
@@ -190,10 +192,10 @@ def test_layout_is_the_distance_to_the_nearest_thumbnail_both_ways_and_moves_onl
     small = [frames.reshape(5, 8, 2, 16, 2, 3).mean((2, 4)) for frames in (real, fake)]
     between = np.array([[np.abs(one - other).mean() for other in small[1]] for one in small[0]])
     expected = between.min(0).mean() + between.min(1).mean()
-    np.testing.assert_allclose(gan_module.layout_distance(real, fake), expected, rtol=1e-5)
-    np.testing.assert_allclose(gan_module.layout_distance(real, real[::-1]), 0, atol=1e-6)
+    np.testing.assert_allclose(losses.layout_distance(real, fake), expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.layout_distance(real, real[::-1]), 0, atol=1e-6)
     only_one = np.repeat(real[:1], 5, 0)  # fakes that are all the same leave the other real frames out
-    assert float(gan_module.layout_distance(real, only_one)) > 0.1
+    assert float(losses.layout_distance(real, only_one)) > 0.1
 
     gan = small_gan(keras.optimizers.SGD(0.1), penalty=0.0, layout=5.0)
     gan.loss_function = lambda *logits: (0.0 * logits[0][0, 0], 0.0 * logits[2][0, 0])
@@ -287,3 +289,78 @@ def test_learns_the_colours_of_flat_frames(loss):
     assert np.median(distances.min(1)) < 0.8
     assert (np.bincount(distances.argmin(1), minlength=3) > 10).all()  # all three of them
     assert fakes.std((1, 2)).mean() < 0.4  # and flat
+
+
+def feature_gan(optimizer, shape=(128, 256, 3), loss="relativistic"):
+    settings = TrainingSettings(latent_dim=4, width=4, feature_weight=1.0, feature_width=4, augment=(), grow=False)
+    gan = build_gan(replace(settings, loss=loss), shape)
+    gan.compile(optimizer=optimizer, jit_compile=False)
+    return gan
+
+
+@pytest.mark.parametrize("mover", ["generator", "feature_discriminators"])
+def test_feature_losses_move_only_their_own_networks(monkeypatch, mover):
+    gan = feature_gan(keras.optimizers.SGD(0.1))
+    whole, keep = gan_module.hinge, (0.0, 1.0) if mover == "generator" else (1.0, 0.0)
+    monkeypatch.setattr(gan_module, "hinge", lambda *logits: [a * b for a, b in zip(keep, whole(*logits), strict=True)])
+    gan.loss_function = lambda *logits: (0.0 * ops.mean(logits[0]), 0.0)
+    gan.penalty.assign(0.0)
+    networks = {"generator": gan.generators[-1], "discriminator": gan.discriminator}
+    networks |= {f"feature_discriminators {view}": one for view, one in enumerate(gan.feature_discriminators)}
+    before = {name: weights_of(network) for name, network in networks.items()}
+    projector = [ops.convert_to_numpy(weight) for weight in gan.projector.weights]
+    gan.fit(random_batches(shape=(128, 256, 3), batch_size=4), steps_per_epoch=2, verbose=0)
+    for name, network in networks.items():
+        moved = [(old != new).any() for old, new in zip(before[name], weights_of(network), strict=True)]
+        assert any(moved) == name.startswith(mover), name
+    assert len(networks) == 4
+    assert all((old == ops.convert_to_numpy(new)).all() for old, new in zip(projector, gan.projector.weights, strict=True))
+
+
+def test_large_frames_are_seen_whole_and_in_crops():
+    gan = feature_gan(keras.optimizers.SGD(0.1))
+    frames = np.arange(4 * 128 * 256 * 3, dtype="float32").reshape(4, 128, 256, 3)
+    (whole, crops) = gan._views(ops.convert_to_tensor(frames), ops.convert_to_tensor(-frames))
+    for real, fake in (whole, crops):
+        assert real.shape == (2, 64, 128, 3)
+        np.testing.assert_array_equal(ops.convert_to_numpy(fake), -ops.convert_to_numpy(real))
+    averaged = frames[:2].reshape(2, 64, 2, 128, 2, 3).mean((2, 4))
+    np.testing.assert_allclose(ops.convert_to_numpy(whole[0]), averaged, rtol=1e-5)
+    crop = ops.convert_to_numpy(crops[0])[0]
+    (top, left) = (int(place[0]) for place in np.nonzero(frames[2, :, :, 0] == crop[0, 0, 0]))
+    np.testing.assert_array_equal(crop, frames[2, top : top + 64, left : left + 128])
+
+
+@pytest.mark.parametrize(("shape", "count"), [((32, 64, 3), 0), ((64, 128, 3), 1), ((100, 120, 3), 1)])
+def test_features_are_seen_of_frames_that_are_large_enough(shape, count):
+    gan = feature_gan(keras.optimizers.SGD(0.1), shape)
+    assert len(gan.feature_discriminators) == count
+    for discriminator in gan.feature_discriminators:
+        assert discriminator.output_shape[1] >= 3 * 4 * 8
+
+
+def test_spectral_convolution_has_slope_1():
+    keras.utils.set_random_seed(0)
+    layer = SpectralConv2D(6, 3, use_bias=True)
+    frames = keras.random.normal((1, 3, 3, 5), seed=1)
+    for _ in range(50):
+        layer(frames, training=True)
+    inputs = np.eye(45, dtype="float32").reshape(45, 3, 3, 5)
+    outputs = ops.convert_to_numpy(layer(inputs)).reshape(45, 6) - ops.convert_to_numpy(layer.bias)
+    np.testing.assert_allclose(np.linalg.svd(outputs, compute_uv=False)[0], 1.0, rtol=1e-3)
+    before = ops.convert_to_numpy(layer.singular_vector)
+    layer(frames)
+    assert (ops.convert_to_numpy(layer.singular_vector) == before).all()  # followed in training only
+
+
+def test_a_restarted_optimizer_moves_new_and_old_layers_alike():
+    gan = small_gan(keras.optimizers.Adam(1e-3, beta_1=0.0, beta_2=0.99))
+    gan.optimizer.build(gan.trainable_variables)
+    gan.fit(random_batches(shape=SMALLER), steps_per_epoch=30, verbose=0)
+    gan.restart_optimizer()
+    gan.make_train_function(force=True)
+    before = {variable.path: ops.convert_to_numpy(variable) for variable in gan.trainable_variables}
+    gan.fit(random_batches(), steps_per_epoch=1, verbose=0)
+    steps = [np.abs(ops.convert_to_numpy(v) - before[v.path]).max() / 1e-3 for v in gan.trainable_variables]
+    assert 0.9 < max(steps) < 1.1  # without the restart, layers of the larger size moved 5
+    assert float(ops.convert_to_numpy(gan.optimizer.learning_rate)) == np.float32(1e-3)
