@@ -82,6 +82,8 @@ class TrainingSettings:
     frame to the nearest fake: teaches where sky, walls and street belong; 0: not at all."""
     feature_weight: float = 0.0
     """Weight, for the generator, of the discriminators that see the features of frames from 64 pixels on; 0: none."""
+    energy_weight: float = 0.0
+    """Weight, for the generator, of the energy distance between the features of real frames and of fakes."""
     feature_width: int = 32
     """Channels of the features that they see."""
     ema_decay: float = 0.999
@@ -97,8 +99,8 @@ class TrainingSettings:
     """Draw the same latents again every so many epochs."""
     score_epochs: int = 25
     """Score the generator every so many epochs, into metrics.csv, and keep the best one."""
-    features: Path | None = None
-    """Keras file of a feature network, to score by KID too; `InceptionV3` downloads Keras's (96 MB)."""
+    features: Path | None = Path("lite2")
+    """Network to score by KID: `lite2`, `InceptionV3` (96 MB, downloaded once), a Keras file, or None."""
     checkpoint_minutes: float = 5.0
     """Save a checkpoint and the generator every so many minutes: the most work that a crash can cost."""
     keep_checkpoints: int = 3
@@ -118,7 +120,8 @@ class TrainingSettings:
         check_range(self, 1, "epochs", "window", "latent_dim", "width", "devices")
         check_range(self, 1, "picture_epochs", "score_epochs", "keep_checkpoints")
         check_range(self, 2, "batch_size")
-        check_range(self, 0, "penalty", "layout")
+        check_range(self, 1, "feature_width")
+        check_range(self, 0, "penalty", "layout", "feature_weight", "energy_weight")
         check_range(self, 0, "seed", most=MOST_SEED)
         check_positive(self, "learning_rate", "checkpoint_minutes", "minutes")
         _check(self, ("beta_1", "beta_2", "ema_decay"), lambda value: 0 <= value < 1, "at least 0 and below 1")

@@ -19,6 +19,8 @@ SETTINGS = TrainingSettings(
     beta_1=0.0,  # no momentum: the other network has moved on; DCGAN's 0.5 learned more slowly here
     beta_2=0.99,
     penalty=0.1,  # R1 and R2; 1.0 learned a little more slowly, and without it the discriminator wins
+    feature_weight=3.0,
+    energy_weight=1.0,
     layout=3.0,  # 0 is as good after 40 minutes, and takes ten times as long to a KID of 340
 )
 

@@ -13,7 +13,10 @@ from frames import write_frame, write_video
 REPO = Path(__file__).parent.parent
 REAL_VIDEOS = REPO.parent / "shared" / "videos"
 KILLS = int(os.environ.get("KILLS", "3"))  # in each test that kills; 100 take half an hour
-TINY = ("--latent-dim", "8", "--width", "4", "--batch-size", "4", "--picture-epochs", "1")
+TINY = (
+    "--latent-dim", "8", "--width", "4", "--batch-size", "4", "--picture-epochs", "1", "--feature-width", "4",
+    "--features", "None",
+)  # fmt: skip
 
 
 def start(script, *arguments, cwd, **options):

@@ -1,5 +1,6 @@
 """evaluate_unconditional_gan.py: real runs of the script, and scores that mean what they say."""
 
+import hashlib
 import json
 
 import cv2
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import moving_picture, run, write_frames
 
-from evaluate_unconditional_gan import score, score_motion
-from frames import list_frames, read_frame
+from evaluate_unconditional_gan import score, score_motion, second_halves
+from frames import Timeline, list_frames, read_frame
 from metrics import extract_features
 from models import build_generator
 
@@ -38,23 +39,27 @@ def test_scores_a_run_and_shows_the_nearest_frames(trained, network, many_frames
         SCRIPT, "--generator", trained[0], "--frames", many_frames, "--features", network, "--count", 50, cwd=tmp_path
     )
     scores = json.loads((tmp_path / "output/scores.json").read_text())
-    assert scores["count"] == 20 and scores["features"] == "small"
-    for name in ("KID x 1000", "Keras-FID", "precision", "recall", "sliced Wasserstein", "spread", "novelty"):
-        fake, floor = scores[name]
-        assert name in output and np.isfinite([fake, floor]).all()
+    assert scores["count"] == 20 and scores["features"] == str(network)
+    assert scores["features_sha256"] == hashlib.sha256(network.read_bytes()).hexdigest()
+    names = ("KID x 1000", "KID standard error", "Keras-FID", "precision", "recall", "density", "coverage")
+    for name in (*names, "sliced Wasserstein", "spread", "novelty"):
+        assert name in output and len(scores[name]) == 3 and np.isfinite(scores[name]).all()
     for name in ("KID x 1000", "Keras-FID", "sliced Wasserstein"):  # nine steps of training draw no streets
-        assert scores[name][0] > 2 * abs(scores[name][1])
+        fake, unseen, floor = scores[name]
+        assert fake > 2 * abs(floor) and unseen > 2 * abs(floor)  # the grey bar brightens from half to half
     assert read_frame(tmp_path / "output/nearest.png").shape == (32, 256, 3)
 
 
-def test_real_frames_score_like_the_floor(network):
+def test_every_second_real_frame_scores_like_the_floor(network):
     frames = moving_picture(40, 16, 32)
     features = extract_features(frames, keras.models.load_model(network))
-    scores = score(frames, frames[1::2], features, features[1::2])
-    for name, (fake, floor) in scores.items():
-        if name != "novelty":
-            np.testing.assert_allclose(fake, floor)
-    assert scores["novelty"][0] == 0  # copies
+    timeline = Timeline(np.arange(40) / 10, np.repeat([20, 40], 20), 0.1)
+    halves = second_halves(timeline)
+    assert (halves == np.repeat([False, True, False, True], 10)).all()  # of each scene
+    scores = score(frames, frames[1::2], features, features[1::2], timeline.times, halves)
+    for fake, _, floor in scores.values():
+        np.testing.assert_allclose(fake, floor)
+    assert scores["novelty"][0] < 0.5 < scores["novelty"][1]  # near-copies, and frames of other moments
 
 
 def test_walks_are_scored_at_their_speed(tmp_path):

@@ -359,8 +359,24 @@ def test_a_restarted_optimizer_moves_new_and_old_layers_alike():
     gan.fit(random_batches(shape=SMALLER), steps_per_epoch=30, verbose=0)
     gan.restart_optimizer()
     gan.make_train_function(force=True)
-    before = {variable.path: ops.convert_to_numpy(variable) for variable in gan.trainable_variables}
+    before = [ops.convert_to_numpy(variable).copy() for variable in gan.trainable_variables]
     gan.fit(random_batches(), steps_per_epoch=1, verbose=0)
-    steps = [np.abs(ops.convert_to_numpy(v) - before[v.path]).max() / 1e-3 for v in gan.trainable_variables]
+    after = map(ops.convert_to_numpy, gan.trainable_variables)
+    steps = [np.abs(new - old).max() / 1e-3 for old, new in zip(before, after, strict=True)]
     assert 0.9 < max(steps) < 1.1  # without the restart, layers of the larger size moved 5
     assert float(ops.convert_to_numpy(gan.optimizer.learning_rate)) == np.float32(1e-3)
+
+
+def test_energy_distance_is_written_out_and_least_for_the_same_distribution():
+    random = np.random.default_rng(0)
+    real, fake = (random.standard_normal((count, 2, 3, 5)).astype("float32") for count in (7, 6))
+    norm = lambda difference: np.linalg.norm(difference, axis=-1)  # noqa: E731
+    across = np.mean([norm(one - other) for one in real for other in fake])
+    pairs = [norm(fake[one] - fake[other]) for one in range(6) for other in range(6) if one != other]
+    expected = (2 * across - np.mean(pairs)) / 5**0.5
+    np.testing.assert_allclose(float(losses.energy_distance(real, fake)), expected, rtol=1e-3)
+    real = random.standard_normal((400, 1, 1, 5)).astype("float32")
+    distance = {scale: float(losses.energy_distance(real, scale * real[::-1])) for scale in (0.0, 0.5, 1.0, 2.0)}
+    assert min(distance, key=distance.get) == 1.0
+    shifted = float(losses.energy_distance(real, real + 0.5))
+    assert shifted > distance[1.0] + 0.05

@@ -8,6 +8,7 @@ from conftest import REAL_VIDEOS
 import drawn_walk
 from frames import Video, fit_frame
 from metrics import (
+    density_and_coverage,
     extract_features,
     frechet_distance,
     kernel_distance,
@@ -75,6 +76,30 @@ def test_precision_and_recall_by_hand():
     real, fake = np.array([[0.0], [1], [2], [3], [10]]), np.array([[2.5], [4], [30], [31], [32]])
     # Reach of the reals, k = 3: 3, 2, 2, 3, 9. Of the fakes: 28.5, 27, 27, 28.5, 29.5.
     assert precision_and_recall(real, fake, k=3) == (2 / 5, 1.0)
+
+
+def test_density_and_coverage_by_hand():
+    real, fake = np.array([[0.0], [1], [2], [3], [10]]), np.array([[2.5], [4], [30]])
+    # Radii of the reals, k = 2: 2, 1, 1, 2, 8. Fake 2.5 lies within those of 2, 3 and 10, 4 of 3 and 10, 30 of none.
+    density, coverage = density_and_coverage(real, fake, k=2)
+    np.testing.assert_allclose([density, coverage], [(3 + 2 + 0) / 3 / 2, 3 / 5])
+
+
+def test_frames_of_the_same_moment_are_no_neighbours():
+    walk = np.cumsum(normal(300, 20), axis=0)  # a video: every frame is near the one before
+    other = walk + 3 * normal(300, 20, seed=1)  # another walk on the same way
+    near = np.abs(np.subtract.outer(np.arange(300), np.arange(300))) < 15
+    assert precision_and_recall(walk, other)[0] < 0.1 < 0.8 < precision_and_recall(walk, other, near)[0]
+    assert density_and_coverage(walk, other)[1] < 0.5 < 0.8 < density_and_coverage(walk, other, near)[1]
+
+
+def test_the_error_of_a_video_knows_that_neighbours_are_copies():
+    moments = [normal(30, seed=seed) for seed in range(60)]
+    fakes = [normal(150, shift=0.6, seed=1000 + seed) for seed in range(60)]
+    video = lambda real: np.repeat(real, 5, axis=0) + 0.01 * normal(150)  # noqa: E731
+    results = [kernel_distance(video(real), fake) for real, fake in zip(moments, fakes, strict=True)]
+    values, errors = np.transpose(results)
+    assert 0.6 < errors.mean() / values.std() < 1.6  # half as much by every tenth frame
 
 
 def test_memorisation_tells_copies_from_news():

@@ -104,6 +104,21 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, frames_dir, script):
         assert (read_frame(part / "samples/latest.png") == read_frame(whole / "samples/latest.png")).all()
 
 
+def test_feature_discriminators_resume_bit_for_bit(tmp_path):
+    (tmp_path / "frames").mkdir()
+    write_frames(tmp_path / "frames", moving_picture(6, 128, 128), ".jpg")
+    arguments = (SCRIPT, "--frames", "frames", *TINY, "--no-grow", "--epochs", 2)
+    run(*arguments, "--runs", "whole", cwd=tmp_path)
+    run(*arguments, "--runs", "parts", "--minutes", 1e-6, cwd=tmp_path)
+    run(SCRIPT, "--runs", "parts", "--resume", cwd=tmp_path)
+    whole, parts = (tmp_path / runs / "0001-shuffled" for runs in ("whole", "parts"))
+    assert_same_weights(parts, whole)
+    assert sum("feature_discriminator" in name for name in weights(whole)) > 40
+    assert [np.isfinite([row["feature_d_loss"], row["feature_g_loss"]]).all() for row in metrics(parts)] == [True] * 3
+    run(*arguments, "--runs", "pixels", "--feature-weight", 0, "--energy-weight", 0, cwd=tmp_path)
+    assert not any("feature_discriminator" in name for name in weights(tmp_path / "pixels/0001-shuffled"))
+
+
 def test_a_busy_machine_changes_nothing(tmp_path, frames_dir):
     arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 40, "--picture-epochs", 40)
     together = [start(*arguments, "--runs", f"runs-{number}", cwd=tmp_path) for number in range(4)]
@@ -317,7 +332,7 @@ def test_a_training_starts_from_a_finished_run_on_frames_as_large_or_half_as_lar
     run(*arguments, "--frames", "small", "--learning-rate", 1e-9, "--seed", 5, cwd=tmp_path)
     for number, side in ((2, 256), (3, 128)):
         assert load_facts(runs / f"000{number}-shuffled")["growth"] == [[0, [side, side, 3]]]
-        for network in ("generator.keras", "discriminator.keras"):
+        for network in ("generator.keras", "discriminator.keras", "feature_discriminator.keras"):
             files = [runs / name / network for name in ("0001-shuffled", f"000{number}-shuffled")]
             before, after = map(keras.models.load_model, files)
             for layer in before.layers:
@@ -521,8 +536,11 @@ def test_scores_are_logged_and_the_best_generator_kept(tmp_path, frames_dir, tra
     (run_dir / "metrics.csv").write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
     run(SCRIPT, "--resume", "--epochs", 8, cwd=tmp_path)
     assert (run_dir / "best_generator.keras").read_bytes() == best
+    arguments = (*TINY, "--epochs", 1, "--score-epochs", 1, "--features", "lite2")  # the default
+    run(SCRIPT, "--frames", frames_dir, *arguments, cwd=tmp_path)
+    assert metrics(tmp_path / "saved_models/0002-shuffled")[-1]["kid"] > 100
     assert "cannot be loaded" in run(
-        SCRIPT, "--frames", frames_dir, "--features", frames_dir / "000000.jpg", *TINY, cwd=tmp_path, expect=1
+        SCRIPT, "--frames", frames_dir, *TINY, "--features", frames_dir / "000000.jpg", cwd=tmp_path, expect=1
     )
 
 
@@ -557,7 +575,7 @@ def test_trouble_is_mended_and_the_training_ends_by_itself(tmp_path, monkeypatch
     write_frames(tmp_path / "frames", np.broadcast_to(colours, (12, 16, 32, 3)))
     settings = TrainingSettings(
         frames=tmp_path / "frames", runs=tmp_path, epochs=60, batch_size=4, latent_dim=8, width=4, picture_epochs=1,
-        learning_rate=2e-3, checkpoint_minutes=0.01, ema_decay=0.9,
+        learning_rate=2e-3, checkpoint_minutes=0.01, ema_decay=0.9, features=None,
     )  # fmt: skip
     write = Samples.on_epoch_end
     done = []
@@ -582,6 +600,23 @@ def test_trouble_is_mended_and_the_training_ends_by_itself(tmp_path, monkeypatch
     assert all(np.isfinite(weight).all() for weight in gan.get_weights())
     assert spread(fakes, np.broadcast_to(colours, (12, 16, 32, 3))) > 0.2
     assert metrics(run_dir)[-1]["step"] == 180 and np.isfinite(metrics(run_dir)[-1]["d_loss"])
+
+
+def test_a_dark_video_is_no_trouble(tmp_path):
+    frames = np.zeros((24, 16, 32, 3), "uint8")  # 87.5% black
+    frames[:, 6:10, 8:24] = np.linspace(40, 220, 24).astype("uint8")[:, None, None, None]
+    (tmp_path / "frames").mkdir()
+    write_frames(tmp_path / "frames", frames)
+    settings = TrainingSettings(
+        frames=tmp_path / "frames", runs=tmp_path, epochs=80, batch_size=4, latent_dim=8, width=4, features=None,
+        learning_rate=2e-3, ema_decay=0.9,
+    )  # fmt: skip
+    run_dir = train(settings)
+    assert not (run_dir / "trouble.log").exists(), (run_dir / "trouble.log").read_text()
+    gan = build_gan(settings, (16, 32, 3))
+    load_newest_checkpoint(gan, run_dir)
+    fakes = draw(gan, np.random.default_rng(1).standard_normal((50, 8), "float32"))
+    assert (fakes < 3).mean() > 0.5  # as dark, so that a share alone would have said trouble
 
 
 def test_a_training_that_must_explode_ends_with_a_sane_generator(tmp_path, frames_dir):
