@@ -59,7 +59,7 @@ class TrainingSettings:
     """Channels at half the frame's size, in both networks; the smallest layer has four times as many, the generator's
     largest half as many."""
     loss: Literal["non-saturating", "hinge", "least-squares", "wasserstein-gp", "relativistic"] = "relativistic"
-    """What the networks play for: gan.py explains each in a line."""
+    """What the networks play for: losses.py explains each in a line."""
     augment: tuple[Literal["colour", "translation", "cutout"], ...] = ("translation",)
     """How the discriminator sees frames changed, real and fake alike, so that a short video is not learned by heart;
     nothing after --augment: not at all."""

@@ -173,7 +173,10 @@ def project_speed(paths, run: TrainingSettings, seconds):
     # Forward, and backward to weights and inputs but not to frames, of all that is judged; once more backward, to the
     # generator.
     unneeded = forward_flops(gan.discriminator, channels=frame_shape[2])
-    return run.batch_size * clock.speed, 3 * generator + judged * (3 * discriminator - unneeded) + discriminator
+    flops = 3 * generator + judged * (3 * discriminator - unneeded) + discriminator
+    if gan.projector:  # real and fake, the fake ones backward too; as the discriminator above, each by one view
+        flops += 3 * forward_flops(gan.projector) + 8 * forward_flops(gan.feature_discriminators[0])
+    return run.batch_size * clock.speed, flops
 
 
 def forward_flops(network, channels=None):
@@ -187,7 +190,7 @@ def forward_flops(network, channels=None):
 
     total = 0
     for layer in network.layers:
-        if isinstance(layer, layers.Conv2D | layers.Dense) and channels in (None, layer.kernel.shape[-2]):
+        if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense) and channels in (None, layer.kernel.shape[-2]):
             places = math.prod(layer.output.shape[1:-1])
             taps = 4 / 9 if isinstance(layer, UpConv2D) else 1  # 3x3 of pixels that repeat are 2x2
             total += 2 * places * math.prod(layer.kernel.shape) * taps
