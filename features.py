@@ -82,11 +82,16 @@ def read_pytorch(path):
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Reads tensors as (storage, offset, shape, strides), and refuses whatever is no tensor: a pickle could run any code."""
+    """Reads tensors as (storage, offset, shape, strides); refuses all else, since a pickle could run any code."""
 
     ALLOWED = {  # noqa: RUF012
         ("collections", "OrderedDict"): OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, shape, strides, *_: (storage, offset, shape, strides),
+        ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, shape, strides, *_: (
+            storage,
+            offset,
+            shape,
+            strides,
+        ),
         ("torch", "FloatStorage"): np.dtype("<f4"),
         ("torch", "LongStorage"): np.dtype("<i8"),
     }

@@ -79,16 +79,20 @@ def build_gan(settings, frame_shape, steps_a_second=None):
     return gan
 
 
+def sees_features(settings, frame_shape):
+    """Return whether a GAN of these settings has feature discriminators."""
+    return settings.feature_weight > 0 and min(frame_shape[:2]) >= FEATURE_SIDE
+
+
 def build_feature_networks(frame_shape, settings):
     """Build the frozen projector and the feature discriminators: (None, []) where the frames are too small for them.
 
     The first of them sees whole frames, halved until their shorter side is below 128. Where they had to be halved, a
     second one sees crops of that size from the frames as they are.
     """
-    shorter = min(frame_shape[:2])
-    if shorter < FEATURE_SIDE or not settings.feature_weight:
+    if not sees_features(settings, frame_shape):
         return None, []
-    factor = 2 ** int(math.log2(shorter / FEATURE_SIDE))
+    factor = 2 ** int(math.log2(min(frame_shape[:2]) / FEATURE_SIDE))
     projector = build_projector(
         (*(-(-side // factor) for side in frame_shape[:2]), 3), settings.feature_width, settings.seed
     )
@@ -232,12 +236,10 @@ class GAN(keras.Model):
         factor = round(real.shape[1] / height)
         if factor == 1:
             return [(real, fake)]
-        half = real.shape[0] // 2 if real.shape[0] else ops.shape(real)[0] // 2
+        half = ops.shape(real)[0] // 2
         top = keras.random.randint((), 0, real.shape[1] - height + 1, seed=self.random)
         left = keras.random.randint((), 0, real.shape[2] - width + 1, seed=self.random)
-        whole = [
-            ops.average_pool(frames[:half], factor, strides=factor, padding="same") for frames in (real, fake)
-        ]
+        whole = [ops.average_pool(frames[:half], factor, strides=factor, padding="same") for frames in (real, fake)]
         crops = [
             ops.slice(frames[half:], (0, top, left, 0), (ops.shape(frames)[0] - half, height, width, 3))
             for frames in (real, fake)

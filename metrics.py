@@ -81,9 +81,7 @@ def kernel_distance(real, fake, blocks=10):
         return within - 2 * kernels[2][np.ix_(kept_real, kept_fake)].mean()
 
     everything = np.arange(len(real)), np.arange(len(fake))
-    without = [
-        distance(*(part[part * blocks // len(part) != block] for part in everything)) for block in range(blocks)
-    ]
+    without = [distance(*(part[part * blocks // len(part) != block] for part in everything)) for block in range(blocks)]
     error = np.sqrt((blocks - 1) / blocks * ((without - np.mean(without)) ** 2).sum())
     return 1000 * distance(*everything), 1000 * error
 

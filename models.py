@@ -92,7 +92,7 @@ def build_generator(latent_dim, frame_shape, width, part_of=None, steps_a_second
     """
     layer = _layers(part_of)
     halvings, smallest, padding = _pyramid(frame_shape, part_of.output_shape[1:] if part_of else frame_shape)
-    widths = _widths(width, halvings, WIDER)
+    widths = _widths(width, halvings)
     base_shape = (*((side + more) >> halvings for side, more in zip(frame_shape, padding, strict=False)), widths[0])
 
     latents = keras.Input((latent_dim,), name="latents")
@@ -300,10 +300,8 @@ def _pyramid(frame_shape, whole_shape):
     return halvings, max(1, min(whole, DEEPEST) - SKIPS + 1), [-side % 2**halvings for side in frame_shape[:2]]
 
 
-import os
-WIDER=float(os.environ.get("WIDER","4"))
-def _widths(width, halvings, widest=WIDEST):
+def _widths(width, halvings):
     """Return the channels at each size, from the base to half the frame's: falling evenly, in steps of 8."""
     last = max(min(halvings, DEEPEST) - 1, 1)
-    exact = [width * widest ** (1 - min(level, last) / last) for level in range(halvings)]
+    exact = [width * WIDEST ** (1 - min(level, last) / last) for level in range(halvings)]
     return [max(8 * round(channels / 8), 8) if channels > 8 else max(round(channels), 1) for channels in exact]

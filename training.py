@@ -47,7 +47,7 @@ from frames import (
     usable_frames,
     write_frame,
 )
-from gan import build_gan
+from gan import build_gan, sees_features
 from metrics import extract_features, kernel_distance, load_network, sliced_wasserstein, spread
 from models import DEEPEST, count_halvings, smaller_shapes
 from settings import (
@@ -70,7 +70,9 @@ VARIED, COLLAPSED = 0.4, 0.15  # spread of the fakes, against the real frames': 
 SATURATED = 0.8  # part of the generator's values that are black or white, of those that are neither in real frames
 AHEAD = min(os.cpu_count() or 1, 8)  # batches that are made before they are needed, at the same time
 SPACINGS = 1, 2, 4  # frames from one of a window to the next; single frames among them slowed the walks
-SIZE_IMAGES = int(os.environ.get("SIZE_IMAGES","60000"))  # what a size below the frames' own is trained on at most
+# What a size below the frames' own is trained on at most: by pixels alone, and where features will be seen, which teach
+# structure at full size as well.
+SIZE_IMAGES, SIZE_IMAGES_WITH_FEATURES = 60_000, 10_000
 
 
 def train(settings):
@@ -276,7 +278,7 @@ def use_devices(count):
 
 
 def start_from(run_dir, gan, settings):
-    """Give the GAN the averaged generator and the discriminators of a finished run, on frames as large or half as large.
+    """Give the GAN the averaged generator and the discriminators of a finished run, on frames as or half as large.
 
     What it has beyond them starts as always, adding nothing. Raises SettingError where they are no part of the GAN's,
     InputError where their files cannot be read.
@@ -309,7 +311,8 @@ def start_from(run_dir, gan, settings):
 def plan_growth(settings, frame_shape, frame_count):
     """Return (first epoch, frame shape) of each size that is trained, smallest first.
 
-    Each size but the last has a quarter of the epochs, but no more than SIZE_IMAGES images.
+    Each size but the last has a quarter of the epochs, but no more than SIZE_IMAGES images, or
+    SIZE_IMAGES_WITH_FEATURES.
     """
     shapes = smaller_shapes(frame_shape)
     if settings.start_from:
@@ -317,8 +320,9 @@ def plan_growth(settings, frame_shape, frame_count):
         shapes = shapes[known:] or shapes[-1:]
     elif not settings.grow:
         shapes = shapes[-1:]
-    share = min(settings.epochs // 4, math.ceil(SIZE_IMAGES / (frame_count * settings.window)))
-    return [(int(share * (number if number<2 else 1+float(os.environ.get("SHARE2","1")))), shape) for number, shape in enumerate(shapes)]
+    images = SIZE_IMAGES_WITH_FEATURES if sees_features(settings, frame_shape) else SIZE_IMAGES
+    share = min(settings.epochs // 4, math.ceil(images / (frame_count * settings.window)))
+    return [(share * number, shape) for number, shape in enumerate(shapes)]
 
 
 def batches(paths, settings, step, frame_shape, timeline=None):
@@ -415,7 +419,9 @@ class Metrics(Callback):
         self.rows = [row for row in self._read() if int(row["step"]) <= first_step]
         with replacing(path) as partial, open(partial, "w", newline="") as file:
             # A run of before has not all columns.
-            csv.writer(file).writerows([self.COLUMNS, *([row.get(name, "") for name in self.COLUMNS] for row in self.rows)])
+            csv.writer(file).writerows(
+                [self.COLUMNS, *([row.get(name, "") for name in self.COLUMNS] for row in self.rows)]
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
         self.began, self.step_before = time.monotonic(), self.step

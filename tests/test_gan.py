@@ -314,7 +314,9 @@ def test_feature_losses_move_only_their_own_networks(monkeypatch, mover):
         moved = [(old != new).any() for old, new in zip(before[name], weights_of(network), strict=True)]
         assert any(moved) == name.startswith(mover), name
     assert len(networks) == 4
-    assert all((old == ops.convert_to_numpy(new)).all() for old, new in zip(projector, gan.projector.weights, strict=True))
+    assert all(
+        (old == ops.convert_to_numpy(new)).all() for old, new in zip(projector, gan.projector.weights, strict=True)
+    )
 
 
 def test_large_frames_are_seen_whole_and_in_crops():

@@ -652,6 +652,9 @@ def test_small_frames_come_first():
     sizes = [(40, 80, 3), (80, 160, 3), (160, 320, 3)]
     assert plan_growth(settings, (160, 320, 3), 336) == list(zip([0, 125, 250], sizes, strict=True))
     assert plan_growth(settings, (160, 320, 3), 10_000) == list(zip([0, 6, 12], sizes, strict=True))
+    with_features = TrainingSettings(epochs=500, feature_weight=1.0)
+    assert plan_growth(with_features, (160, 320, 3), 336) == list(zip([0, 30, 60], sizes, strict=True))
+    assert plan_growth(with_features, (40, 80, 3), 336)[1][0] == 125  # too small for features
     assert plan_growth(TrainingSettings(grow=False), (160, 320, 3), 336) == [(0, (160, 320, 3))]
 
 
