@@ -132,7 +132,7 @@ def build_projector(frame_shape, channels, seed):
     def mix(features, size, divided_by=1.0):
         inputs = features.shape[-1]
         kernel = random.standard_normal((size, size, inputs, channels)) / np.sqrt(size * size * inputs)
-        layer = layers.Conv2D(channels, size, padding="same", use_bias=False)
+        layer = layers.Conv2D(channels, size, padding="same", use_bias=False, kernel_initializer="zeros")
         outputs = layer(features)
         layer.set_weights([kernel / np.reshape(divided_by, (-1, 1))])
         return outputs
@@ -203,11 +203,11 @@ class _Trunk:
         scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
         options = {"strides": strides, "padding": "same", "activation": activation}
         if depthwise:
-            layer = layers.DepthwiseConv2D(kernel.shape[:2], **options)
+            layer = layers.DepthwiseConv2D(kernel.shape[:2], depthwise_initializer="zeros", **options)
             kernel = kernel.transpose(0, 1, 3, 2)
             folded = kernel * scale[:, None]
         else:
-            layer = layers.Conv2D(kernel.shape[-1], kernel.shape[:2], **options)
+            layer = layers.Conv2D(kernel.shape[-1], kernel.shape[:2], kernel_initializer="zeros", **options)
             folded = kernel * scale
         outputs = layer(x)
         layer.set_weights([folded, beta - mean * scale])

@@ -8,7 +8,7 @@ from keras import ops
 
 from augmentation import diff_augment
 from features import build_projector
-from losses import LOSSES, energy_distance, hinge, layout_distance
+from losses import LOSSES, hinge, layout_distance
 from models import (
     build_discriminator,
     build_feature_discriminator,
@@ -53,7 +53,7 @@ def build_gan(settings, frame_shape, steps_a_second=None):
     gan = GAN(
         [*generators, generator], [*judges, discriminator], build_generator(*sizes, steps_a_second=steps_a_second),
         settings.loss, settings.penalty, settings.layout, settings.augment, settings.ema_decay, settings.seed,
-        projector, feature_discriminators, settings.feature_weight, settings.energy_weight,
+        projector, feature_discriminators, settings.feature_weight,
     )  # fmt: skip
     optimizer = keras.optimizers.Adam(
         settings.learning_rate,
@@ -127,7 +127,7 @@ class GAN(keras.Model):
 
     def __init__(
         self, generators, discriminators, ema_generator, loss, penalty, layout, augment, ema_decay, seed,
-        projector=None, feature_discriminators=(), feature_weight=0.0, energy_weight=0.0,
+        projector=None, feature_discriminators=(), feature_weight=0.0,
     ):  # fmt: skip
         super().__init__(name="gan")
         self.generators, self.discriminators = generators, discriminators
@@ -136,7 +136,7 @@ class GAN(keras.Model):
         self.ema_generator.trainable = False
         self.begin_average()
         self.projector, self.feature_discriminators = projector, list(feature_discriminators)
-        self.feature_weight, self.energy_weight = feature_weight, energy_weight
+        self.feature_weight = feature_weight
         self.loss_function, self.penalty_function, self.penalised = LOSSES[loss]
         self.noise = NOISE[self.discriminator.get_layer("look").compute_dtype]
         self.layout, self.augment, self.ema_decay = layout, tuple(augment), ema_decay
@@ -204,12 +204,7 @@ class GAN(keras.Model):
         return scores
 
     def _feature_logits(self, real, fake, training):
-        """Score single frames by the features that the projector finds in each of their views.
-
-        Returns logits for the feature discriminators' loss, and `energy`, the distance of the fakes' features from the
-        real ones', which moves only the generator.
-        """
-        energies = []
+        """Score single frames by the features that the projector finds in each of their views."""
         scores = {"feature_real": [], "feature_fake": [], "feature_fake_frozen": []}
         views = self._views(real, fake)
         for (real_view, fake_view), discriminator in zip(views, self.feature_discriminators, strict=False):
@@ -219,12 +214,7 @@ class GAN(keras.Model):
             scores["feature_real"].append(real_logits)
             scores["feature_fake"].append(fake_logits)
             scores["feature_fake_frozen"].append(frozen(discriminator, fake_features))
-            energies += [
-                energy_distance(ops.stop_gradient(real_scale), fake_scale)
-                for real_scale, fake_scale in zip(real_features, fake_features, strict=True)
-            ]
-        scores = {name: ops.concatenate(parts) for name, parts in scores.items()}
-        return scores | {"energy": sum(energies) / len(views)}
+        return {name: ops.concatenate(parts) for name, parts in scores.items()}
 
     def _views(self, real, fake):
         """Return pairs of views, real and fake, as large as the projector wants them.
@@ -261,7 +251,7 @@ class GAN(keras.Model):
             d_loss, g_loss = hinge(*(y_pred[name] for name in ("feature_real", "feature_fake", "feature_fake_frozen")))
             self.feature_d_loss.update_state(d_loss)
             self.feature_g_loss.update_state(g_loss)
-            loss += self.feature_weight * (d_loss + g_loss) + self.energy_weight * y_pred["energy"]
+            loss += self.feature_weight * (d_loss + g_loss)
         if training:
             self._average_generator()
         return loss / self.replicas

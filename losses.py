@@ -6,8 +6,6 @@ from keras import ops
 
 from models import count_halvings
 
-DISTANCE_EPSILON = 1e-3  # keeps the slope of a square root finite at 0
-
 # Losses: logits (batch, 1) of real frames, of fakes, and of fakes with the discriminator frozen, to (d_loss, g_loss).
 
 
@@ -52,33 +50,6 @@ def layout_distance(real, fake):
     real, fake = (ops.average_pool(frames, side, strides=side, padding="same") for frames in (real, fake))
     distances = ops.mean(ops.abs(real[:, None] - fake[None]), (2, 3, 4))
     return ops.mean(ops.min(distances, 0)) + ops.mean(ops.min(distances, 1))
-
-
-def energy_distance(real, fake):
-    """Energy distance of two batches of features at each place, averaged over places; unbiased, about 0 where alike.
-
-    real, fake: (batch, rows, columns, channels) float32. Returns a number: twice the mean distance between a real and a
-    fake vector, less that between two fakes, over the square root of the channels; that between two real ones is left
-    out, since nothing moves it. It is smallest where both are drawn from the same distribution (Szekely & Rizzo 2013,
-    doi:10.1016/j.jspi.2013.03.018; for generators Bellemare et al. 2017, arXiv:1705.10743), so it teaches without a
-    network that must first be taught itself.
-    """
-    places, channels = math.prod(real.shape[1:3]), real.shape[3]
-    # The places come first: each has a batch of its own.
-    real, fake = (
-        ops.transpose(ops.reshape(ops.cast(part, "float32"), (-1, places, channels)), (1, 0, 2))
-        for part in (real, fake)
-    )
-
-    def distances(first, second):
-        products = ops.matmul(first, ops.transpose(second, (0, 2, 1)))
-        squares = ops.sum(first**2, -1)[:, :, None] + ops.sum(second**2, -1)[:, None] - 2 * products
-        return ops.sqrt(ops.maximum(squares, 0.0) + DISTANCE_EPSILON)
-
-    count = ops.cast(ops.shape(fake)[1], "float32")
-    itself = DISTANCE_EPSILON**0.5  # of each fake
-    within = (ops.mean(ops.sum(distances(fake, fake), 2)) - itself) / (count - 1)
-    return (2 * ops.mean(distances(real, fake)) - within) / channels**0.5
 
 
 # Penalties: slopes (batch, 1) of the discriminator on a random step from a frame to a nearby one, to a number. Their

@@ -81,11 +81,10 @@ class TrainingSettings:
     """Weight of the distance, as thumbnails, from each fake to the nearest real frame of the batch and from each real
     frame to the nearest fake: teaches where sky, walls and street belong; 0: not at all."""
     feature_weight: float = 0.0
-    """Weight, for the generator, of the discriminators that see the features of frames from 64 pixels on; 0: none."""
-    energy_weight: float = 0.0
-    """Weight, for the generator, of the energy distance between the features of real frames and of fakes."""
+    """Weight of the discriminators that see frames through an ImageNet network, in the generator's loss (the one that
+    sees pixels has 1); 0: there are none. Frames with a side below 64 pixels are seen by their pixels alone."""
     feature_width: int = 32
-    """Channels of the features that they see."""
+    """Channels of the features that they see, at each of three scales."""
     ema_decay: float = 0.999
     """How much of the averaged generator, which draws all pictures, survives a step."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -121,7 +120,7 @@ class TrainingSettings:
         check_range(self, 1, "picture_epochs", "score_epochs", "keep_checkpoints")
         check_range(self, 2, "batch_size")
         check_range(self, 1, "feature_width")
-        check_range(self, 0, "penalty", "layout", "feature_weight", "energy_weight")
+        check_range(self, 0, "penalty", "layout", "feature_weight")
         check_range(self, 0, "seed", most=MOST_SEED)
         check_positive(self, "learning_rate", "checkpoint_minutes", "minutes")
         _check(self, ("beta_1", "beta_2", "ema_decay"), lambda value: 0 <= value < 1, "at least 0 and below 1")

@@ -294,13 +294,15 @@ def test_learns_the_colours_of_flat_frames(loss):
 def feature_gan(optimizer, shape=(128, 256, 3), loss="relativistic"):
     settings = TrainingSettings(latent_dim=4, width=4, feature_weight=1.0, feature_width=4, augment=(), grow=False)
     gan = build_gan(replace(settings, loss=loss), shape)
-    gan.compile(optimizer=optimizer, jit_compile=False)
+    gan.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")  # whose eager steps take minutes
     return gan
 
 
 @pytest.mark.parametrize("mover", ["generator", "feature_discriminators"])
 def test_feature_losses_move_only_their_own_networks(monkeypatch, mover):
-    gan = feature_gan(keras.optimizers.SGD(0.1))
+    # XLA's depthwise convolutions take a CPU twenty times as long.
+    shape, views = ((128, 256, 3), 2) if keras.backend.backend() != "jax" else ((64, 64, 3), 1)
+    gan = feature_gan(keras.optimizers.SGD(0.1), shape)
     whole, keep = gan_module.hinge, (0.0, 1.0) if mover == "generator" else (1.0, 0.0)
     monkeypatch.setattr(gan_module, "hinge", lambda *logits: [a * b for a, b in zip(keep, whole(*logits), strict=True)])
     gan.loss_function = lambda *logits: (0.0 * ops.mean(logits[0]), 0.0)
@@ -309,11 +311,11 @@ def test_feature_losses_move_only_their_own_networks(monkeypatch, mover):
     networks |= {f"feature_discriminators {view}": one for view, one in enumerate(gan.feature_discriminators)}
     before = {name: weights_of(network) for name, network in networks.items()}
     projector = [ops.convert_to_numpy(weight) for weight in gan.projector.weights]
-    gan.fit(random_batches(shape=(128, 256, 3), batch_size=4), steps_per_epoch=2, verbose=0)
+    gan.fit(random_batches(shape=shape, batch_size=2), steps_per_epoch=2, verbose=0)
     for name, network in networks.items():
         moved = [(old != new).any() for old, new in zip(before[name], weights_of(network), strict=True)]
         assert any(moved) == name.startswith(mover), name
-    assert len(networks) == 4
+    assert len(networks) == 2 + views
     assert all(
         (old == ops.convert_to_numpy(new)).all() for old, new in zip(projector, gan.projector.weights, strict=True)
     )
@@ -367,18 +369,3 @@ def test_a_restarted_optimizer_moves_new_and_old_layers_alike():
     steps = [np.abs(new - old).max() / 1e-3 for old, new in zip(before, after, strict=True)]
     assert 0.9 < max(steps) < 1.1  # without the restart, layers of the larger size moved 5
     assert float(ops.convert_to_numpy(gan.optimizer.learning_rate)) == np.float32(1e-3)
-
-
-def test_energy_distance_is_written_out_and_least_for_the_same_distribution():
-    random = np.random.default_rng(0)
-    real, fake = (random.standard_normal((count, 2, 3, 5)).astype("float32") for count in (7, 6))
-    norm = lambda difference: np.linalg.norm(difference, axis=-1)  # noqa: E731
-    across = np.mean([norm(one - other) for one in real for other in fake])
-    pairs = [norm(fake[one] - fake[other]) for one in range(6) for other in range(6) if one != other]
-    expected = (2 * across - np.mean(pairs)) / 5**0.5
-    np.testing.assert_allclose(float(losses.energy_distance(real, fake)), expected, rtol=1e-3)
-    real = random.standard_normal((400, 1, 1, 5)).astype("float32")
-    distance = {scale: float(losses.energy_distance(real, scale * real[::-1])) for scale in (0.0, 0.5, 1.0, 2.0)}
-    assert min(distance, key=distance.get) == 1.0
-    shifted = float(losses.energy_distance(real, real + 0.5))
-    assert shifted > distance[1.0] + 0.05

@@ -115,7 +115,7 @@ def test_feature_discriminators_resume_bit_for_bit(tmp_path):
     assert_same_weights(parts, whole)
     assert sum("feature_discriminator" in name for name in weights(whole)) > 40
     assert [np.isfinite([row["feature_d_loss"], row["feature_g_loss"]]).all() for row in metrics(parts)] == [True] * 3
-    run(*arguments, "--runs", "pixels", "--feature-weight", 0, "--energy-weight", 0, cwd=tmp_path)
+    run(*arguments, "--runs", "pixels", "--feature-weight", 0, cwd=tmp_path)
     assert not any("feature_discriminator" in name for name in weights(tmp_path / "pixels/0001-shuffled"))
 
 
