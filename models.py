@@ -177,6 +177,10 @@ class SpectralConv2D(layers.Conv2D):
         kernel = self.kernel / ops.cast(largest, self.kernel.dtype)
         return ops.conv(inputs, kernel, list(self.strides), self.padding) + self.bias
 
+    # Conv2D's own would leave the singular vector out.
+    save_own_variables = layers.Layer.save_own_variables
+    load_own_variables = layers.Layer.load_own_variables
+
 
 def build_feature_discriminator(feature_shapes, width):
     """Build the discriminator that sees frames through a frozen network: features in, logits out.

@@ -328,11 +328,12 @@ def test_a_training_starts_from_a_finished_run_on_frames_as_large_or_half_as_lar
     run(SCRIPT, "--frames", "small", *TINY, "--epochs", 1, cwd=tmp_path)
     runs = tmp_path / "saved_models"
     arguments = (SCRIPT, "--frames", "large", *TINY, "--epochs", 1, "--start-from", runs / "0001-shuffled")
-    run(*arguments, "--learning-rate", 1e-9, "--seed", 5, cwd=tmp_path)
+    run(*arguments, "--learning-rate", 1e-9, "--seed", 5, "--feature-weight", 0, cwd=tmp_path)
     run(*arguments, "--frames", "small", "--learning-rate", 1e-9, "--seed", 5, cwd=tmp_path)
     for number, side in ((2, 256), (3, 128)):
         assert load_facts(runs / f"000{number}-shuffled")["growth"] == [[0, [side, side, 3]]]
-        for network in ("generator.keras", "discriminator.keras", "feature_discriminator.keras"):
+        names = ("feature_discriminator.keras", "feature_discriminator_of_crops.keras") if side == 128 else ()
+        for network in ("generator.keras", "discriminator.keras", *names):
             files = [runs / name / network for name in ("0001-shuffled", f"000{number}-shuffled")]
             before, after = map(keras.models.load_model, files)
             for layer in before.layers:
