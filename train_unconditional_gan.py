@@ -9,7 +9,7 @@ SETTINGS = TrainingSettings(
     name="shuffled",
     shuffle=True,
     epochs=500,
-    batch_size=8,  # 16 learned a sixth more slowly: fewer steps a minute
+    batch_size=8,  # more steps a minute: KID of 1208 after six minutes of a core, with 16 1449
     latent_dim=128,
     width=16,  # for a CPU; 32 or 64 on a GPU draws finer, a step's time grows with its square
     loss="relativistic",
@@ -19,7 +19,7 @@ SETTINGS = TrainingSettings(
     beta_1=0.0,  # no momentum: the other network has moved on; DCGAN's 0.5 learned more slowly here
     beta_2=0.99,
     penalty=0.1,  # R1 and R2; 1.0 learned a little more slowly, and without it the discriminator wins
-    feature_weight=3.0,  # 0: pixels alone, as good after an hour as with features after five minutes
+    feature_weight=3.0,  # 0, pixels alone: KID three times as large after twelve minutes of a core
     layout=3.0,  # 0 is as good after 40 minutes, and takes ten times as long to a KID of 340
 )
 
