@@ -321,6 +321,23 @@ def test_feature_losses_move_only_their_own_networks(monkeypatch, mover):
     )
 
 
+def test_of_a_window_single_frames_are_seen_by_their_features():
+    settings = TrainingSettings(latent_dim=4, width=4, window=3, feature_weight=1.0, feature_width=4, augment=())
+    gan = build_gan(replace(settings, grow=False), (64, 128, 3), 30.0)
+    random = np.random.default_rng(0)
+    batch = {
+        "frames": random.uniform(-1, 1, (2, 64, 128, 9)).astype("float32"),
+        "latents": random.standard_normal((2, 4), "float32"),
+        "times": np.array([[0, 1, 2], [0, 2, 4]], "float32"),
+    }
+    scores = gan({name: ops.convert_to_tensor(value) for name, value in batch.items()})
+    assert scores["real"].shape == (2, 1) and scores["feature_real"].shape[0] == scores["feature_fake"].shape[0] == 2
+    (discriminator,) = gan.feature_discriminators
+    expected = discriminator(gan.projector(batch["frames"][..., :3]))
+    found, expected = map(ops.convert_to_numpy, (scores["feature_real"], expected))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_large_frames_are_seen_whole_and_in_crops():
     gan = feature_gan(keras.optimizers.SGD(0.1))
     frames = np.arange(4 * 128 * 256 * 3, dtype="float32").reshape(4, 128, 256, 3)
