@@ -282,7 +282,7 @@ class GAN(keras.Model):
         adam = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         for variable in adam.variables:
             if variable is not adam.learning_rate:
-                variable.assign(ops.zeros_like(variable))
+                variable.assign(ops.zeros(variable.shape, variable.dtype))
 
     def begin_average(self):
         """Give the averaged generator the weights of the trained one."""
