@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-from settings import InputError, SettingError, command_line
+from settings import InputError, SettingError, command_line, load_settings
 
 REPO = Path(__file__).parent.parent
 STEPS = (
@@ -128,7 +128,7 @@ def train_ours(name, paths, settings):
         run_dir = sorted(runs.glob(f"[0-9]*-{run_name}"))[-1]
         with open(run_dir / "metrics.csv", newline="") as file:
             step = int(list(csv.DictReader(file))[-1]["step"])
-        yield minutes, 16 * step, load_generator(run_dir / "generator.keras")
+        yield minutes, load_settings(run_dir).batch_size * step, load_generator(run_dir / "generator.keras")
 
 
 def train_original(name, paths, settings):
