@@ -54,7 +54,7 @@ def evaluate(settings):
             raise SettingError(f"{path} is in no run folder that knows its frames: name them with --frames.")
         folder = load_settings(path.parent).frames
 
-    from frames import list_frames, read_frame, read_timeline, replacing, tile, to_uint8, write_frame
+    from frames import list_frames, read_timeline, replacing, tile, to_uint8, write_frame
     from metrics import describe_network, extract_features, load_network, nearest
     from models import load_generator
 
@@ -63,9 +63,8 @@ def evaluate(settings):
     if count < 10:
         raise SettingError(f"scores want at least 20 real frames and a --count of 10: {folder} holds {len(paths)}.")
     generator, network = load_generator(path), load_network(settings.features)
-    chosen = np.linspace(0, len(paths) - 1, 2 * count).round().astype(int)  # evenly in time
-    frames = np.stack([read_frame(paths[index]) for index in chosen])
     timeline = read_timeline(paths)
+    frames, times, second_half = real_frames(paths, timeline, 2 * count)
     if generator.output_shape[1:] != frames.shape[1:]:
         drawn, real = ("{}x{}".format(*shape[:2]) for shape in (generator.output_shape[1:], frames.shape[1:]))
         raise SettingError(f"{path} draws frames of {drawn}, and those in {folder} are {real}.")
@@ -73,9 +72,8 @@ def evaluate(settings):
     fakes = to_uint8(generator.predict(latents, batch_size=16, verbose=0))
     print(f"scoring {count} frames of {path} against {count} of {folder}")
     features = [extract_features(part, network) for part in (frames, fakes)]
-    times, halves = timeline.times[chosen], second_halves(timeline)[chosen]
-    scores = score(frames, fakes, *features, times, halves)
-    motion_scores = score_motion(generator, paths, settings.seed, settings.speed)
+    scores = score(frames, fakes, *features, times, second_half)
+    motion_scores = score_motion(generator, paths, timeline, settings.seed, settings.speed)
     found = nearest(features[1][:8], features[0])[1]
     settings.output.mkdir(parents=True, exist_ok=True)
     write_frame(settings.output / "nearest.png", tile(np.concatenate([fakes[:8], frames[found]]), 8))
@@ -89,6 +87,15 @@ def evaluate(settings):
     for name, (fake, floor) in motion_scores.items():
         print(f"{name:24}{fake:10.4f}{'':15}{floor:15.4f}")
     print(f"Above, 8 fakes; below, the real frame nearest to each: {settings.output / 'nearest.png'}.")
+
+
+def real_frames(paths, timeline, count):
+    """Return `count` frames evenly in time, and of each its time and whether it is in the second half of its scene."""
+    from frames import read_frame
+
+    chosen = np.linspace(0, len(paths) - 1, count).round().astype(int)
+    frames = np.stack([read_frame(paths[index]) for index in chosen])
+    return frames, timeline.times[chosen], second_halves(timeline)[chosen]
 
 
 def second_halves(timeline):
@@ -141,17 +148,16 @@ def _compare(real, others, real_features, other_features, times):
     }
 
 
-def score_motion(generator, paths, seed, speed=1.0):
+def score_motion(generator, paths, timeline, seed, speed=1.0):
     """Return {name: (score of the walks, floor of real against real)}; empty where the frames are too few.
 
     A generator that has not learned to walk is scored by its path through latent space, at its best speed. "pace" is
     the median speed of the walks, as a part of the real ones'.
     """
-    from frames import read_frame, read_timeline, to_uint8
+    from frames import read_frame, to_uint8
     from metrics import motion, motion_distances
     from models import steps_a_second
 
-    timeline = read_timeline(paths)
     length = min(WALK_STEPS, len(paths) // WALKS)
     starts = np.linspace(0, len(paths) - length, WALKS).astype(int)
     starts = [start for start in starts if start + length <= timeline.scene_ends[start]]

@@ -65,9 +65,9 @@ def compare(settings):
     """Train and score every recipe; print a row for each as soon as it is there."""
     if unknown := [name for name in settings.recipes if name not in RECIPES]:
         raise SettingError(f"--recipes knows no {unknown[0]!r}; it knows {', '.join(map(repr, RECIPES))}.")
-    from evaluate_unconditional_gan import score, second_halves
+    from evaluate_unconditional_gan import real_frames, score
     from extract_frames import ExtractionSettings, extract
-    from frames import list_frames, read_frame, read_timeline, tile, to_uint8, write_frame
+    from frames import list_frames, read_timeline, tile, to_uint8, write_frame
     from inference_unconditional_gan import latent
     from metrics import extract_features, load_network
 
@@ -75,10 +75,7 @@ def compare(settings):
     extract(ExtractionSettings(video=settings.video, frames=folder))
     paths = list_frames(folder)
     count = min(500, len(paths) // 2)
-    chosen = np.linspace(0, len(paths) - 1, 2 * count).round().astype(int)
-    frames = np.stack([read_frame(paths[index]) for index in chosen])
-    timeline = read_timeline(paths)
-    times, halves = timeline.times[chosen], second_halves(timeline)[chosen]
+    frames, times, second_half = real_frames(paths, read_timeline(paths), 2 * count)
     network = load_network(settings.features)
     features = extract_features(frames, network)
     write_frame(settings.output / "real.png", tile(frames[:: len(frames) // 16][:16], 4))
@@ -90,7 +87,7 @@ def compare(settings):
             latents = np.stack([latent(generator.input_shape[-1], settings.seed + index) for index in range(count)])
             fakes = to_uint8(generator.predict(latents, batch_size=16, verbose=0))
             write_frame(settings.output / f"{name} {minutes:.3g} min.png", tile(fakes[:16], 4))
-            scores = score(frames, fakes, features, extract_features(fakes, network), times, halves)
+            scores = score(frames, fakes, features, extract_features(fakes, network), times, second_half)
             if not rows:
                 rows.append(["recipe", "minutes", "images", *scores])
                 for column, title in ((1, "unseen real"), (2, "even/odd real")):

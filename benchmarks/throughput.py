@@ -190,10 +190,8 @@ def forward_flops(network, channels=None):
 
     total = 0
     for layer in network.layers:
-        if isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense) and channels in (
-            None,
-            layer.kernel.shape[-2],
-        ):
+        counted = isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense)
+        if counted and channels in (None, layer.kernel.shape[-2]):
             places = math.prod(layer.output.shape[1:-1])
             taps = 4 / 9 if isinstance(layer, UpConv2D) else 1  # 3x3 of pixels that repeat are 2x2
             total += 2 * places * math.prod(layer.kernel.shape) * taps

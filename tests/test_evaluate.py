@@ -10,7 +10,7 @@ import pytest
 from conftest import moving_picture, run, write_frames
 
 from evaluate_unconditional_gan import score, score_motion, second_halves
-from frames import Timeline, list_frames, read_frame
+from frames import Timeline, list_frames, read_frame, read_timeline
 from metrics import extract_features
 from models import build_generator
 
@@ -70,7 +70,7 @@ def test_walks_are_scored_at_their_speed(tmp_path):
     for layer in generator.layers[-8:]:
         layer.set_weights([10 * weight for weight in layer.get_weights()])
     paths = list_frames(tmp_path)
-    slow, fast = (score_motion(generator, paths, 0, speed) for speed in (0.5, 2))
+    slow, fast = (score_motion(generator, paths, read_timeline(paths), 0, speed) for speed in (0.5, 2))
     assert fast["motion, pace"][0] > 1.5 * slow["motion, pace"][0] > 0
     assert fast["motion, similarity"] != slow["motion, similarity"]
     for name, (_, floor) in slow.items():
