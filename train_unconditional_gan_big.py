@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from settings import TrainingSettings, command_line
+from walkgan.cli import run_script
+from walkgan.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(
     frames=Path("data/frames"),
@@ -19,17 +20,17 @@ SETTINGS = TrainingSettings(
     learning_rate=4e-4,  # twice DCGAN's: learned as steadily here, and sooner
     beta_1=0.0,  # no momentum: the other network has moved on; DCGAN's 0.5 learned more slowly here
     beta_2=0.99,
-    penalty=0.1,  # R1 and R2; 1.0 learned a little more slowly, and without it the discriminator wins
+    gamma=0.1,  # R1 and R2; 1.0 learned a little more slowly, and without it the discriminator wins
     feature_weight=0.0,  # 3 draws single frames better; how it changes walks has not been measured yet
-    layout=0.0,  # 3 drew no better frames, and walks half as fast: a frame is drawn to one, not to the next
+    thumbnail_weight=0.0,  # 3 drew no better frames, and walks half as fast: a frame is drawn to one, not to the next
 )
 
 
 def main(settings):
-    from training import train  # not above: TensorFlow takes seconds to load, and --help should not
+    from walkgan.training import train  # not above: TensorFlow takes seconds to load, and --help should not
 
     train(settings)
 
 
 if __name__ == "__main__":
-    command_line(main, SETTINGS, __doc__)
+    run_script(main, SETTINGS, __doc__)

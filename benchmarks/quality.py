@@ -17,7 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-from settings import InputError, SettingError, command_line, load_settings
+from walkgan.cli import run_script
+from walkgan.errors import InputError, SettingError
+from walkgan.run_folder import load_settings
 
 REPO = Path(__file__).parent.parent
 STEPS = (
@@ -27,11 +29,11 @@ STEPS = (
 PIXELS = ("--feature-weight", "0")
 RECIPES = {  # options of train_unconditional_gan.py; each step of this project on top of those before it
     "original": None,
-    "dcgan": ("--loss", "non-saturating", "--penalty", "0", "--augment", "--no-grow", *PIXELS, "--layout", "0"),
-    "dcgan, penalty": ("--loss", "non-saturating", "--augment", "--no-grow", *PIXELS, "--layout", "0"),
-    "relativistic": ("--augment", "--no-grow", *PIXELS, "--layout", "0"),
-    "relativistic, augment": ("--no-grow", *PIXELS, "--layout", "0"),
-    "relativistic, grow": (*PIXELS, "--layout", "0"),
+    "dcgan": ("--loss", "non-saturating", "--gamma", "0", "--augment", "--no-grow", *PIXELS, "--thumbnail-weight", "0"),
+    "dcgan, penalty": ("--loss", "non-saturating", "--augment", "--no-grow", *PIXELS, "--thumbnail-weight", "0"),
+    "relativistic": ("--augment", "--no-grow", *PIXELS, "--thumbnail-weight", "0"),
+    "relativistic, augment": ("--no-grow", *PIXELS, "--thumbnail-weight", "0"),
+    "relativistic, grow": (*PIXELS, "--thumbnail-weight", "0"),
     "pixels": PIXELS,
     "default": (),
     "default, no augment": ("--augment",),
@@ -65,11 +67,13 @@ def compare(settings):
     """Train and score every recipe; print a row for each as soon as it is there."""
     if unknown := [name for name in settings.recipes if name not in RECIPES]:
         raise SettingError(f"--recipes knows no {unknown[0]!r}; it knows {', '.join(map(repr, RECIPES))}.")
-    from evaluate_unconditional_gan import real_frames, score
-    from extract_frames import ExtractionSettings, extract
-    from frames import list_frames, read_timeline, tile, to_uint8, write_frame
-    from inference_unconditional_gan import latent
-    from metrics import extract_features, load_network
+    from extract_frames import ExtractionSettings
+    from walkgan.dataset import list_frames, read_timeline
+    from walkgan.evaluation import real_frames, score
+    from walkgan.extraction import extract
+    from walkgan.images import image_grid, to_uint8, write_frame
+    from walkgan.latents import latent_from_seed
+    from walkgan.scoring_network import extract_features, load_network
 
     folder = settings.output / "frames"
     extract(ExtractionSettings(video=settings.video, frames=folder))
@@ -78,15 +82,17 @@ def compare(settings):
     frames, times, second_half = real_frames(paths, read_timeline(paths), 2 * count)
     network = load_network(settings.features)
     features = extract_features(frames, network)
-    write_frame(settings.output / "real.png", tile(frames[:: len(frames) // 16][:16], 4))
+    write_frame(settings.output / "real.png", image_grid(frames[:: len(frames) // 16][:16], 4))
 
     rows = []
     for name in settings.recipes:
         train = train_original if RECIPES[name] is None else train_ours
         for minutes, images, generator in train(name, paths, settings):
-            latents = np.stack([latent(generator.input_shape[-1], settings.seed + index) for index in range(count)])
+            latents = np.stack(
+                [latent_from_seed(generator.input_shape[-1], settings.seed + index) for index in range(count)]
+            )
             fakes = to_uint8(generator.predict(latents, batch_size=16, verbose=0))
-            write_frame(settings.output / f"{name} {minutes:.3g} min.png", tile(fakes[:16], 4))
+            write_frame(settings.output / f"{name} {minutes:.3g} min.png", image_grid(fakes[:16], 4))
             scores = score(frames, fakes, features, extract_features(fakes, network), times, second_half)
             if not rows:
                 rows.append(["recipe", "minutes", "images", *scores])
@@ -106,14 +112,14 @@ def as_line(row):
 
 def train_ours(name, paths, settings):
     """Train with this project's script; yield (minutes, images, generator) at a twelfth of the time and at the end."""
-    from models import load_generator
+    from walkgan.generators import load_generator
 
     runs = settings.output / "runs"
     command = [sys.executable, REPO / "train_unconditional_gan.py", "--runs", runs]
     run_name = name.replace(", ", "-").replace(" ", "-")
     # So many epochs that the minutes end the training; no scoring on the way, which would take of them.
     first = ["--frames", paths[0].parent, "--name", run_name, "--seed", settings.seed, *RECIPES[name]]
-    first += ["--epochs", 10**6, "--score-epochs", 10**6, "--picture-epochs", 10**6]
+    first += ["--epochs", 10**6, "--evaluate-every", 10**6, "--sample-every", 10**6]
     minutes = 0.0
     for more, options in ((settings.minutes / 12, first), (settings.minutes * 11 / 12, ["--resume"])):
         done = subprocess.run(
@@ -131,7 +137,7 @@ def train_ours(name, paths, settings):
 def train_original(name, paths, settings):
     """Train the original's recipe; yield (minutes, images, generator) at a twelfth of the time and at the end."""
     from benchmarks.original import Original
-    from frames import read_frame, to_float
+    from walkgan.images import read_frame, to_float
 
     frames = to_float(np.stack([read_frame(path) for path in paths]))
     original = Original(frames.shape[1:], seed=settings.seed)
@@ -145,4 +151,4 @@ def train_original(name, paths, settings):
 
 
 if __name__ == "__main__":
-    command_line(compare, QualitySettings(), __doc__)
+    run_script(compare, QualitySettings(), __doc__)

@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-from settings import TrainingSettings, command_line
+from walkgan.cli import run_script
+from walkgan.settings import TrainingSettings
 
 TRAININGS = ("original", "dcgan", "default", "default, bfloat16")
 RECIPES = (*TRAININGS, "extraction", "drawing")
@@ -45,7 +46,8 @@ class BenchmarkSettings:
 
 def measure(settings):
     """Measure every recipe and print and write the table."""
-    from extract_frames import ExtractionSettings, extract
+    from extract_frames import ExtractionSettings
+    from walkgan.extraction import extract
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -107,7 +109,7 @@ def matrix_multiply_peak():
     def products_a_second(size):
         matrix = keras.random.normal((size, size))
         multiply = lambda: keras.ops.convert_to_numpy(keras.ops.matmul(matrix, matrix)[0, 0])  # noqa: E731
-        return max(steps_a_second(multiply, 1) for _ in range(3))
+        return max(steps_per_second(multiply, 1) for _ in range(3))
 
     size = 2000
     while (rate := products_a_second(size)) > 10:  # until a GPU's way to and from the processor counts for nothing
@@ -117,7 +119,7 @@ def matrix_multiply_peak():
 
 def training_speed(name, folder, settings):
     """Return the images a second of a recipe's training loop, and the operations that an image needs."""
-    from frames import list_frames
+    from walkgan.dataset import list_frames
 
     paths = list_frames(folder)
     seconds = 60 * settings.minutes / len(settings.recipes)
@@ -126,7 +128,7 @@ def training_speed(name, folder, settings):
     from train_unconditional_gan import SETTINGS
 
     changes = {
-        "dcgan": {"loss": "non-saturating", "penalty": 0.0, "augment": (), "layout": 0.0},
+        "dcgan": {"loss": "non-saturating", "gamma": 0.0, "augment": (), "thumbnail_weight": 0.0},
         "default": {},
         "default, bfloat16": {"precision": "bfloat16"},
     }
@@ -136,11 +138,11 @@ def training_speed(name, folder, settings):
 def original_speed(paths, settings, seconds):
     """Measure the original's loop, counting a whole batch a step."""
     from benchmarks.original import Original
-    from frames import read_frame, to_float
+    from walkgan.images import read_frame, to_float
 
     frames = to_float(np.stack([read_frame(path) for path in paths]))  # as the original held them
     original = Original(frames.shape[1:], settings.batch_size)
-    speed = settings.batch_size * steps_a_second(lambda: original.step(frames), seconds)
+    speed = settings.batch_size * steps_per_second(lambda: original.step(frames), seconds)
     generator, discriminator = forward_flops(original.generator), forward_flops(original.discriminator)
     # Half a batch of fakes, the discriminator's step on a whole one, the generator's through both networks.
     return speed, 0.5 * generator + 3 * discriminator + 3 * generator + 2 * discriminator
@@ -150,9 +152,11 @@ def project_speed(paths, run: TrainingSettings, seconds):
     """Measure `fit` at full size as train_unconditional_gan.py runs it, reading frames included."""
     import keras
 
-    from frames import read_frame
-    from gan import PENALISED, build_gan
-    from training import add_up_in_order, batches
+    from walkgan.dataset import batches
+    from walkgan.distribution import enable_determinism
+    from walkgan.gan import PENALTY_BATCH_SIZE
+    from walkgan.gan_builder import build_gan
+    from walkgan.images import read_frame
 
     class Clock(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -165,11 +169,11 @@ def project_speed(paths, run: TrainingSettings, seconds):
                 self.model.stop_training = True
 
     frame_shape = read_frame(paths[0]).shape
-    add_up_in_order()
+    enable_determinism()
     clock, gan = Clock(), build_gan(run, frame_shape)
     gan.fit(batches(paths, run, 0, frame_shape), steps_per_epoch=10**6, shuffle=False, verbose=0, callbacks=[clock])
     generator, discriminator = forward_flops(gan.generator), forward_flops(gan.discriminator)
-    judged = 2 + len(gan.penalised) * (PENALISED / run.batch_size) if run.penalty else 2
+    judged = 2 + len(gan.penalty_inputs) * (PENALTY_BATCH_SIZE / run.batch_size) if run.penalty else 2
     # Forward, and backward to weights and inputs but not to frames, of all that is judged; once more backward, to the
     # generator.
     unneeded = forward_flops(gan.discriminator, channels=frame_shape[2])
@@ -198,7 +202,7 @@ def forward_flops(network, channels=None):
     return total
 
 
-def steps_a_second(step, seconds):
+def steps_per_second(step, seconds):
     """Return how often step() runs in a second, after three calls to warm up."""
     for _ in range(3):
         step()
@@ -233,7 +237,8 @@ def decode(video):
 
 def extract_sixth(video, folder):
     """Return the seconds that it takes to extract a sixth of 12,000 frames, as 10,000 of 60,000."""
-    from extract_frames import ExtractionSettings, extract
+    from extract_frames import ExtractionSettings
+    from walkgan.extraction import extract
 
     began = time.perf_counter()
     extract(ExtractionSettings(video=str(video), frames=folder, target_frames=2000))
@@ -256,9 +261,10 @@ def extract_sixth_by_ffmpeg(video, folder):
 
 def drawing_speed(folder):
     """Return the frames a second that the default generator draws into a walk.mp4, start-up left out."""
-    from frames import to_uint8, write_video
     from models import build_generator
     from train_unconditional_gan import SETTINGS
+    from walkgan.images import to_uint8
+    from walkgan.video import write_video
 
     generator = build_generator(SETTINGS.latent_dim, (160, 320, 3), SETTINGS.width)
     latents = np.random.default_rng(0).standard_normal((16, SETTINGS.latent_dim), "float32")
@@ -270,4 +276,4 @@ def drawing_speed(folder):
 
 
 if __name__ == "__main__":
-    command_line(measure, BenchmarkSettings(), __doc__)
+    run_script(measure, BenchmarkSettings(), __doc__)

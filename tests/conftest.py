@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frames import write_frame, write_video
+from walkgan.images import write_frame
+from walkgan.video import write_video
 
 REPO = Path(__file__).parent.parent
 REAL_VIDEOS = REPO.parent / "shared" / "videos"
 KILLS = int(os.environ.get("KILLS", "3"))  # in each test that kills; 100 take half an hour
 TINY = (
-    "--latent-dim", "8", "--width", "4", "--batch-size", "4", "--picture-epochs", "1", "--feature-width", "4",
+    "--latent-dim", "8", "--width", "4", "--batch-size", "4", "--sample-every", "1", "--feature-width", "4",
     "--features", "None",
 )  # fmt: skip
 

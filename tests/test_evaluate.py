@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from conftest import moving_picture, run, write_frames
 
-from evaluate_unconditional_gan import score, score_motion, second_halves
-from frames import Timeline, list_frames, read_frame, read_timeline
-from metrics import extract_features
 from models import build_generator
+from walkgan.dataset import Timeline, list_frames, read_timeline
+from walkgan.evaluation import score, score_motion, second_halves
+from walkgan.images import read_frame
+from walkgan.scoring_network import extract_features
 
 SCRIPT = "evaluate_unconditional_gan.py"
 
@@ -42,7 +43,7 @@ def test_scores_a_run_and_shows_the_nearest_frames(trained, network, many_frames
     assert scores["count"] == 20 and scores["features"] == str(network)
     assert scores["features_sha256"] == hashlib.sha256(network.read_bytes()).hexdigest()
     names = ("KID x 1000", "KID standard error", "Keras-FID", "precision", "recall", "density", "coverage")
-    for name in (*names, "sliced Wasserstein", "spread", "novelty"):
+    for name in (*names, "sliced Wasserstein", "diversity", "novelty"):
         assert name in output and len(scores[name]) == 3 and np.isfinite(scores[name]).all()
     for name in ("KID x 1000", "Keras-FID", "sliced Wasserstein"):  # nine steps of training draw no streets
         fake, unseen, floor = scores[name]
@@ -66,7 +67,7 @@ def test_walks_are_scored_at_their_speed(tmp_path):
     noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (32, 64, 3), "uint8"), (0, 0), 1.5)
     write_frames(tmp_path, [np.roll(noise, number, 1) for number in range(100)])
     keras.utils.set_random_seed(0)
-    generator = build_generator(16, (32, 64, 3), width=8, steps_a_second=30.0)
+    generator = build_generator(16, (32, 64, 3), width=8, name="walker_30")
     for layer in generator.layers[-8:]:
         layer.set_weights([10 * weight for weight in layer.get_weights()])
     paths = list_frames(tmp_path)

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from conftest import KILLS, REAL_VIDEOS, REPO, moving_picture, run, start
 
-import drawn_walk
-import extract_frames
-from extract_frames import ExtractionSettings, extract, fit_frame
-from frames import list_frames, read_frame, write_video
+from extract_frames import ExtractionSettings
+from walkgan import extraction, synthetic_walk
+from walkgan.dataset import list_frames
+from walkgan.extraction import extract
+from walkgan.images import crop_and_resize, read_frame
+from walkgan.video import write_video
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
@@ -114,7 +116,7 @@ def test_centre_crop_never_squashes(tmp_path):
 def test_circle_stays_a_circle():
     picture = np.zeros((300, 500, 3), "uint8")
     cv2.circle(picture, (250, 150), 60, (255, 255, 255), -1)
-    seen = fit_frame(picture, 160, 320)[..., 0] > 127
+    seen = crop_and_resize(picture, 160, 320)[..., 0] > 127
     assert abs(int(seen.any(0).sum()) - int(seen.any(1).sum())) <= 1
 
 
@@ -251,7 +253,7 @@ def test_video_cut_short_gives_its_frames_and_says_so(video, tmp_path):
 def test_unwritable_folder(video, tmp_path):
     (tmp_path / "file").write_text("in the way")
     output = run("extract_frames.py", "--video", video, "--frames", "file/frames", cwd=tmp_path, expect=1)
-    assert output.endswith("file/frames: Not a directory. Name another place, or make this one usable.\n")
+    assert output.endswith("file/frames: Not a directory. Choose another path, or make this one usable.\n")
 
 
 def test_full_disk_is_told_and_resumable(video, tmp_path):
@@ -307,7 +309,7 @@ def test_smallest_version_that_covers_a_frame_is_downloaded(server, video, tmp_p
 
 @pytest.mark.parametrize("stalls", [False, True])
 def test_a_download_that_breaks_off_or_stalls_goes_on_where_it_stopped(video, tmp_path, monkeypatch, stalls):
-    monkeypatch.setattr(extract_frames, "STALLED", 1)
+    monkeypatch.setattr(extraction, "DOWNLOAD_TIMEOUT", 1)
     content, asked, over = video.read_bytes(), [], threading.Event()
 
     class BreaksOff(http.server.BaseHTTPRequestHandler):
@@ -352,25 +354,25 @@ def test_real_video(tmp_path):
 
 
 def test_drawn_walk_is_deterministic_and_walks_forward():
-    height, width = drawn_walk.HEIGHT, drawn_walk.WIDTH
+    height, width = synthetic_walk.HEIGHT, synthetic_walk.WIDTH
     y, x = np.mgrid[:height, :width].astype("float32")
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     for number in (0, 200, 450, 700, 895):
-        first, second = (drawn_walk.render_frame(number + ahead) for ahead in (0, 3))
+        first, second = (synthetic_walk.render_frame(number + ahead) for ahead in (0, 3))
         assert first.dtype == np.uint8 and first.shape == (height, width, 3)
         assert first.std() > 30
-        assert (drawn_walk.render_frame(number) == first).all()
+        assert (synthetic_walk.render_frame(number) == first).all()
         moved = flow.calc(cv2.cvtColor(first, cv2.COLOR_RGB2GRAY), cv2.cvtColor(second, cv2.COLOR_RGB2GRAY), None)
         radial = (moved[..., 0] * (x - width / 2) + moved[..., 1] * (y - height / 2)) / np.hypot(width, height)
         assert radial.mean() > 0
 
 
 def test_drawn_walk_becomes_a_video(tmp_path, monkeypatch):
-    monkeypatch.setattr(drawn_walk, "SECONDS", 1)
+    monkeypatch.setattr(synthetic_walk, "SECONDS", 1)
     monkeypatch.chdir(tmp_path)
     frames, _ = extracted("built-in walk", tmp_path / "data/frames")
     assert len(frames) == 30
-    expected = fit_frame(drawn_walk.render_frame(17), 32, 64).astype(int)
+    expected = crop_and_resize(synthetic_walk.render_frame(17), 32, 64).astype(int)
     assert np.abs(frames[17] - expected).mean() < 6
 
 

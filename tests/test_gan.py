@@ -8,12 +8,16 @@ import pytest
 from conftest import REPO
 from keras import ops
 
-import gan as gan_module
-import losses
-from augmentation import diff_augment
-from gan import GAN, build_gan
-from models import SpectralConv2D, build_discriminator, build_generator, rotate, step_angles, steps_a_second
-from settings import TrainingSettings, load_settings
+from models import SpectralConv2D, build_discriminators, build_generator, build_generators
+from walkgan import gan as gan_module
+from walkgan import losses
+from walkgan.augmentation import diff_augment, feature_views
+from walkgan.gan import GAN
+from walkgan.gan_builder import build_gan
+from walkgan.generators import steps_per_second
+from walkgan.latents import rotate, step_angles
+from walkgan.run_folder import load_settings
+from walkgan.settings import TrainingSettings
 
 EVERYTHING = ("colour", "translation", "cutout")
 SHAPE, SMALLER = (16, 32, 3), (8, 16, 3)
@@ -22,13 +26,11 @@ needs_tensorflow = pytest.mark.skipif(
 )
 
 
-def small_gan(optimizer, ema_decay=0.9, penalty=20.0, loss="non-saturating", layout=0.0, augment=()):
+def small_gan(optimizer, ema_decay=0.9, gamma=20.0, loss="non-saturating", thumbnail_weight=0.0, augment=()):
     keras.utils.set_random_seed(0)
-    generator, discriminator = build_generator(4, SHAPE, 8, fused=True), build_discriminator(SHAPE, 8)
-    generators = [build_generator(4, SMALLER, 8, generator, fused=True), generator]
-    discriminators = [build_discriminator(SMALLER, 8, discriminator), discriminator]
+    generators, discriminators = build_generators(4, SHAPE, 8, fused=True), build_discriminators(SHAPE, 8)
     average = build_generator(4, SHAPE, 8)
-    gan = GAN(generators, discriminators, average, loss, penalty, layout, augment, ema_decay, seed=0)
+    gan = GAN(generators, discriminators, average, loss, gamma, thumbnail_weight, augment, ema_decay, seed=0)
     gan.compile(optimizer=optimizer, jit_compile=False)
     return gan
 
@@ -59,9 +61,9 @@ def moved_by_training(gan):
 @pytest.mark.parametrize("mover", ["generator", "discriminator"])
 @pytest.mark.parametrize("loss", gan_module.LOSSES)
 def test_each_loss_moves_only_its_own_network(loss, mover, augment):
-    gan = small_gan(keras.optimizers.SGD(1.0), penalty=0.0, loss=loss, augment=augment)
+    gan = small_gan(keras.optimizers.SGD(1.0), gamma=0.0, loss=loss, augment=augment)
     # What a size adds to the one below starts at zero, which would stop some gradients at the first step.
-    for layer in (gan.generator.get_layer("to_frames_2"), gan.discriminator.get_layer("conv_1")):
+    for layer in (gan.generator.get_layer("to_rgb_2"), gan.discriminator.get_layer("conv_1")):
         layer.kernel.assign(0.1 * keras.random.normal(layer.kernel.shape, seed=1))
     whole, keep = gan.loss_function, (0.0, 1.0) if mover == "generator" else (1.0, 0.0)
     gan.loss_function = lambda *logits: [part * loss for part, loss in zip(keep, whole(*logits), strict=True)]
@@ -77,7 +79,7 @@ def test_each_loss_moves_only_its_own_network(loss, mover, augment):
 
 def test_small_frames_train_the_parts_for_small_frames_only():
     gan = small_gan(keras.optimizers.SGD(1.0))
-    for network, untouched in ((gan.generator, "to_frames_2"), (gan.discriminator, "from_frames_2")):
+    for network, untouched in ((gan.generator, "to_rgb_2"), (gan.discriminator, "from_rgb_2")):
         before = {layer.name: [w.numpy() for w in layer.trainable_variables] for layer in network.layers}
         gan.fit(random_batches(shape=SMALLER), steps_per_epoch=1, verbose=0)
         moved = {
@@ -111,7 +113,7 @@ def test_one_centred_penalty_is_the_distance_of_the_slope_from_1():
     for norm in (0.3, 1.0, 3.0):
         gradient = np.full(10, norm / np.sqrt(10))
         slopes = ops.convert_to_tensor((steps @ gradient)[:, None].astype("float32"))
-        estimate = float(losses.one_centred(slopes))
+        estimate = float(losses.one_centred_penalty(slopes))
         np.testing.assert_allclose(estimate, (norm - 1) ** 2, atol=0.05)
 
 
@@ -157,12 +159,12 @@ def test_penalty_is_the_squared_gradient_and_moves_only_the_discriminator(monkey
         tape.watch(frames)
         logits = gan.discriminator(frames)
     exact = tf.reduce_sum(tape.gradient(logits, frames) ** 2) / 8
-    gan.noise = 1e-3
-    monkeypatch.setattr(gan_module, "PENALISED", 8)
+    gan.perturbation_std = 1e-3
+    monkeypatch.setattr(gan_module, "PENALTY_BATCH_SIZE", 8)
     estimates = []
     for _ in range(200):
         scores = gan({"frames": frames, "latents": np.zeros((8, 4), "float32")}, training=True)
-        estimates.append(float(losses.zero_centred((scores["real_nearby"] - scores["real"][:8]) / 1e-3)))
+        estimates.append(float(losses.zero_centred_penalty((scores["real_perturbed"] - scores["real"][:8]) / 1e-3)))
     np.testing.assert_allclose(np.mean(estimates), float(exact), rtol=0.15)
 
     gan.loss_function = lambda *logits: (0.0 * logits[0][0, 0], 0.0 * logits[2][0, 0])
@@ -177,12 +179,12 @@ def test_bfloat16_does_not_drown_the_penalty():
     latents = keras.random.normal((4, generator.input_shape[1]), seed=0)
     batch, penalties = {"frames": generator(latents, training=False), "latents": latents}, {}
     for precision in ("float32", "bfloat16"):
-        settings = replace(load_settings(shipped), augment=(), layout=0.0, precision=precision)
+        settings = replace(load_settings(shipped), augment=(), thumbnail_weight=0.0, precision=precision)
         gan = build_gan(settings, generator.output_shape[1:])
         gan.discriminator.set_weights(discriminator.get_weights())
         scores = gan(batch, training=False)
-        slopes = ops.convert_to_numpy(scores["real_nearby"] - scores["real"]) / gan.noise
-        penalties[precision] = float(losses.zero_centred(slopes))
+        slopes = ops.convert_to_numpy(scores["real_perturbed"] - scores["real"]) / gan.perturbation_std
+        penalties[precision] = float(losses.zero_centred_penalty(slopes))
     assert 0.5 < penalties["bfloat16"] / penalties["float32"] < 2, penalties  # 8 times as much, once
 
 
@@ -192,20 +194,20 @@ def test_layout_is_the_distance_to_the_nearest_thumbnail_both_ways_and_moves_onl
     small = [frames.reshape(5, 8, 2, 16, 2, 3).mean((2, 4)) for frames in (real, fake)]
     between = np.array([[np.abs(one - other).mean() for other in small[1]] for one in small[0]])
     expected = between.min(0).mean() + between.min(1).mean()
-    np.testing.assert_allclose(losses.layout_distance(real, fake), expected, rtol=1e-5)
-    np.testing.assert_allclose(losses.layout_distance(real, real[::-1]), 0, atol=1e-6)
+    np.testing.assert_allclose(losses.thumbnail_loss(real, fake), expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.thumbnail_loss(real, real[::-1]), 0, atol=1e-6)
     only_one = np.repeat(real[:1], 5, 0)  # fakes that are all the same leave the other real frames out
-    assert float(losses.layout_distance(real, only_one)) > 0.1
+    assert float(losses.thumbnail_loss(real, only_one)) > 0.1
 
-    gan = small_gan(keras.optimizers.SGD(0.1), penalty=0.0, layout=5.0)
+    gan = small_gan(keras.optimizers.SGD(0.1), gamma=0.0, thumbnail_weight=5.0)
     gan.loss_function = lambda *logits: (0.0 * logits[0][0, 0], 0.0 * logits[2][0, 0])
     assert moved_by_training(gan) == [True, False]
 
 
 def test_windows_are_judged_together_and_drawn_from_one_latent_turned_on():
     settings = TrainingSettings(window=3, latent_dim=6, width=4, loss="non-saturating", augment=())
-    gan = gan_module.build_gan(settings, SHAPE, steps_a_second=29.97)
-    assert steps_a_second(gan.ema_generator) == 29.97
+    gan = build_gan(settings, SHAPE, steps_per_second=29.97)
+    assert steps_per_second(gan.ema_generator) == 29.97
     judged = []
     judge = gan.discriminator.call
     gan.discriminator.call = lambda inputs, **options: judged.append(inputs) or judge(inputs, **options)
@@ -213,7 +215,7 @@ def test_windows_are_judged_together_and_drawn_from_one_latent_turned_on():
     latents = random.standard_normal((5, 6)).astype("float32")
     times = np.array([0, 0, 0, 1, 2] * 3, "float32").reshape(3, 5).T * np.array([0, 1, 2.5], "float32")
     frames = random.uniform(-1, 1, (5, 16, 32, 9)).astype("float32")
-    gan({"frames": frames, "latents": latents, "times": times})
+    gan({"frames": frames, "latents": latents, "frame_offsets": times})
     seen = ops.convert_to_numpy(judged[-1])  # real, fake, and noisy ones of the first real ones
     assert seen.shape == (14, 16, 32, 10)
     np.testing.assert_array_equal(seen[:5, ..., :9], frames)
@@ -238,9 +240,9 @@ def test_rotation_keeps_the_prior_adds_up_and_has_a_direction():
 
 
 def test_penalty_counts_alike_for_frames_of_every_size():
-    gan = small_gan(keras.optimizers.SGD(0.1), penalty=2.0)
-    logits = {name: np.zeros((4, 1), "float32") for name in ("real", "fake", "fake_frozen")}
-    logits["real_nearby"] = np.full((4, 1), 0.5 * gan.noise, "float32")
+    gan = small_gan(keras.optimizers.SGD(0.1), gamma=2.0)
+    logits = {name: np.zeros((4, 1), "float32") for name in ("real", "fake", "fake_for_generator")}
+    logits["real_perturbed"] = np.full((4, 1), 0.5 * gan.perturbation_std, "float32")
     small, large = (
         float(gan.compute_loss(x={"frames": np.zeros((4, *size, 3))}, y_pred=logits, training=False))
         for size in ((20, 50), (40, 100))
@@ -278,7 +280,7 @@ def test_learns_the_colours_of_flat_frames(loss):
 
     # With a third of this penalty, one of the colours is lost now and then.
     penalty = 20.0 if loss == "wasserstein-gp" else 60.0
-    gan = small_gan(keras.optimizers.Adam(1e-3, beta_1=0.5), ema_decay=0.98, penalty=penalty, loss=loss)
+    gan = small_gan(keras.optimizers.Adam(1e-3, beta_1=0.5), ema_decay=0.98, gamma=penalty, loss=loss)
     gan.fit(flat(), steps_per_epoch=1000, verbose=0)
     fakes = gan.ema_generator.predict(random.standard_normal((200, 4)), verbose=0)
     distances = np.linalg.norm(fakes.mean((1, 2))[:, None] - colours, axis=-1)
@@ -306,7 +308,7 @@ def test_feature_losses_move_only_their_own_networks(monkeypatch, mover):
     whole, keep = gan_module.hinge, (0.0, 1.0) if mover == "generator" else (1.0, 0.0)
     monkeypatch.setattr(gan_module, "hinge", lambda *logits: [a * b for a, b in zip(keep, whole(*logits), strict=True)])
     gan.loss_function = lambda *logits: (0.0 * ops.mean(logits[0]), 0.0)
-    gan.penalty.assign(0.0)
+    gan.gamma.assign(0.0)
     networks = {"generator": gan.generators[-1], "discriminator": gan.discriminator}
     networks |= {f"feature_discriminators {view}": one for view, one in enumerate(gan.feature_discriminators)}
     before = {name: weights_of(network) for name, network in networks.items()}
@@ -328,7 +330,7 @@ def test_of_a_window_single_frames_are_seen_by_their_features():
     batch = {
         "frames": random.uniform(-1, 1, (2, 64, 128, 9)).astype("float32"),
         "latents": random.standard_normal((2, 4), "float32"),
-        "times": np.array([[0, 1, 2], [0, 2, 4]], "float32"),
+        "frame_offsets": np.array([[0, 1, 2], [0, 2, 4]], "float32"),
     }
     scores = gan({name: ops.convert_to_tensor(value) for name, value in batch.items()})
     assert scores["real"].shape == (2, 1) and scores["feature_real"].shape[0] == scores["feature_fake"].shape[0] == 2
@@ -339,9 +341,10 @@ def test_of_a_window_single_frames_are_seen_by_their_features():
 
 
 def test_large_frames_are_seen_whole_and_in_crops():
-    gan = feature_gan(keras.optimizers.SGD(0.1))
     frames = np.arange(4 * 128 * 256 * 3, dtype="float32").reshape(4, 128, 256, 3)
-    (whole, crops) = gan._views(ops.convert_to_tensor(frames), ops.convert_to_tensor(-frames))
+    (whole, crops) = feature_views(
+        ops.convert_to_tensor(frames), ops.convert_to_tensor(-frames), (64, 128), keras.random.SeedGenerator(0)
+    )
     for real, fake in (whole, crops):
         assert real.shape == (2, 64, 128, 3)
         np.testing.assert_array_equal(ops.convert_to_numpy(fake), -ops.convert_to_numpy(real))
@@ -378,7 +381,7 @@ def test_a_restarted_optimizer_moves_new_and_old_layers_alike():
     gan = small_gan(keras.optimizers.Adam(1e-3, beta_1=0.0, beta_2=0.99))
     gan.optimizer.build(gan.trainable_variables)
     gan.fit(random_batches(shape=SMALLER), steps_per_epoch=30, verbose=0)
-    gan.restart_optimizer()
+    gan.reset_optimizer()
     gan.make_train_function(force=True)
     before = [ops.convert_to_numpy(variable).copy() for variable in gan.trainable_variables]
     gan.fit(random_batches(), steps_per_epoch=1, verbose=0)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from conftest import TINY, run
 
-from frames import read_frame, to_uint8, write_frame
-from inference_unconditional_gan import latent, walk_latent, wander_latent
-from models import load_generator
+from walkgan.generators import load_generator
+from walkgan.images import read_frame, to_uint8, write_frame
+from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
 
 SCRIPT = "inference_unconditional_gan.py"
 
@@ -28,14 +28,13 @@ def drawn(trained):
     return folder / "output"
 
 
-def test_plot_is_a_grid_of_the_seeds_without_margins(drawn):
+def test_plot_is_a_grid_of_the_seeds_pixel_by_pixel(drawn):
     plot = read_frame(drawn / "plot.png")
-    assert plot.shape == (32, 96, 3)
+    assert plot.shape == (2 * 16 + 2, 3 * 32 + 4, 3)  # lines of two pixels
     for row in range(2):
         for column in range(3):
-            cell = plot[row * 16 + 2 : row * 16 + 14, column * 32 + 3 : column * 32 + 29]
-            frame = read_frame(drawn / "frames" / f"{row * 3 + column:06}.png")[2:14, 3:29]
-            assert np.abs(cell.astype(int) - frame).mean() < 12
+            cell = plot[row * 18 : row * 18 + 16, column * 34 : column * 34 + 32]
+            np.testing.assert_array_equal(cell, read_frame(drawn / "frames" / f"{row * 3 + column:06}.png"))
 
 
 def test_one_file_a_seed_and_the_same_picture_for_the_same_seed(drawn, trained, tmp_path):
@@ -55,15 +54,15 @@ def test_walk_is_a_video_that_browsers_play(drawn):
 
 
 def test_walk_is_smooth_never_repeats_and_stays_on_the_sphere():
-    path = np.stack([wander_latent(latent(64, 3), 3, position) for position in np.arange(0, 6, 1 / 60)])
+    path = np.stack([slerp_latent(latent_from_seed(64, 3), 3, position) for position in np.arange(0, 6, 1 / 60)])
     steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
     assert steps.max() < 0.5 and steps.min() > 0.05
     norms = np.linalg.norm(path, axis=1)
     assert norms.min() > 0.75 * 8 and norms.max() < 1.25 * 8
     assert np.linalg.norm(path[0] - path[240]) > 4
-    np.testing.assert_allclose(path[60], latent(64, 3, 1), atol=1e-5)
-    np.testing.assert_allclose(path[0], latent(64, 3), atol=1e-5)
-    assert np.isfinite(wander_latent(latent(1, 0), 0, 0.5)).all()
+    np.testing.assert_allclose(path[60], latent_from_seed(64, 3, 1), atol=1e-5)
+    np.testing.assert_allclose(path[0], latent_from_seed(64, 3), atol=1e-5)
+    assert np.isfinite(slerp_latent(latent_from_seed(1, 0), 0, 0.5)).all()
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +90,9 @@ def test_a_generator_that_learned_time_walks_at_the_rate_of_its_video(walker, tm
     strip = read_frame(tmp_path / "output/strip.png")
     assert strip.shape == (2 * 16, 12 * 32, 3)
     generator = load_generator(walker / "generator.keras")
-    expected = to_uint8(generator.predict(np.stack([walk_latent(latent(8, 4), 4 * k) for k in range(12)]), verbose=0))
+    expected = to_uint8(
+        generator.predict(np.stack([rotated_latent(latent_from_seed(8, 4), 4 * k) for k in range(12)]), verbose=0)
+    )
     assert np.abs(strip[16:].astype(int) - np.concatenate(list(expected), 1)).max() <= 1
     run(
         SCRIPT, "--generator", walker, "--walk-seconds", 2, "--walks", 2, "--seed", 3, "--output", "again", cwd=tmp_path
@@ -100,14 +101,14 @@ def test_a_generator_that_learned_time_walks_at_the_rate_of_its_video(walker, tm
 
 
 def test_a_learned_walk_turns_on_step_by_step_for_hours():
-    path = np.stack([walk_latent(latent(64, 3), step) for step in range(200)])
+    path = np.stack([rotated_latent(latent_from_seed(64, 3), step) for step in range(200)])
     np.testing.assert_allclose(np.linalg.norm(path, axis=1), np.linalg.norm(path[0]), rtol=1e-5)
-    np.testing.assert_allclose(path[0], latent(64, 3))
-    late = [walk_latent(latent(64, 3), 1_000_000 + step) for step in range(2)]
+    np.testing.assert_allclose(path[0], latent_from_seed(64, 3))
+    late = [rotated_latent(latent_from_seed(64, 3), 1_000_000 + step) for step in range(2)]
     np.testing.assert_allclose(
         np.linalg.norm(late[1] - late[0]), np.linalg.norm(path[1] - path[0]), rtol=0.3
     )  # as fast as at the start, give or take where it stands
-    half = np.linalg.norm(walk_latent(latent(64, 3), 0.5) - path[0]) / np.linalg.norm(path[1] - path[0])
+    half = np.linalg.norm(rotated_latent(latent_from_seed(64, 3), 0.5) - path[0]) / np.linalg.norm(path[1] - path[0])
     np.testing.assert_allclose(half, 0.5, atol=0.02)
 
 
@@ -120,23 +121,25 @@ def test_no_truncation_is_all_of_it_and_zero_none(trained, tmp_path):
 def test_a_picture_is_projected_and_a_walk_starts_from_it(walker, trained, tmp_path):
     generator = keras.models.load_model(walker / "generator.keras")
     for layer in generator.layers:
-        if layer.name.startswith("to_frames"):  # after two epochs its frames are grey, and one like the other
+        if layer.name.startswith("to_rgb"):  # after two epochs its frames are grey, and one like the other
             layer.kernel.assign(100 * layer.kernel)
     generator.save(tmp_path / "vivid.keras")
-    drawn = to_uint8(generator.predict(latent(8, 123)[None], verbose=0))[0]
+    drawn = to_uint8(generator.predict(latent_from_seed(8, 123)[None], verbose=0))[0]
     assert drawn.std() > 5
     write_frame(tmp_path / "picture.png", drawn)
     run(SCRIPT, "--generator", "vivid.keras", "--project", "picture.png", "--walk-seconds", 0.2, cwd=tmp_path)
     picture, found = np.split(read_frame(tmp_path / "output/projected.png").astype(int), 2, 1)
     np.testing.assert_array_equal(picture, drawn)
-    others = to_uint8(generator.predict(np.stack([latent(8, seed) for seed in range(16)]), verbose=0)).astype(int)
+    others = to_uint8(generator.predict(np.stack([latent_from_seed(8, seed) for seed in range(16)]), verbose=0)).astype(
+        int
+    )
     assert np.abs(found - drawn).mean() < 0.5 * np.abs(others - drawn).mean((1, 2, 3)).min()
     first = cv2.VideoCapture(str(tmp_path / "output/walk.mp4")).read()[1][..., ::-1]
     assert np.abs(first - found).mean() < np.abs(first - others[0]).mean()  # the walk of the seed would begin there
     assert "there is no picture none.png" in run(SCRIPT, "--project", "none.png", cwd=trained[0].parents[1], expect=2)
 
 
-@pytest.mark.parametrize("room, written, wanting", [(100, [], "plot.png"), (2000, ["plot.png"], "walk.mp4")])
+@pytest.mark.parametrize("room, written, wanting", [(100, [], "plot.png"), (2000, ["plot.png"], "walks.mp4")])
 def test_a_full_disk_is_told_and_leaves_what_was_there(trained, tmp_path, room, written, wanting):
     resource = pytest.importorskip("resource", reason="limits file sizes as only Unix can")
     (tmp_path / "output").mkdir()
@@ -148,7 +151,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(trained, tmp_path, room, 
 
     little = ("--generator", trained[0], "--rows", 1, "--columns", 1, "--count", 0)
     output = run(SCRIPT, *little, cwd=tmp_path, expect=1, preexec_fn=nearly_full)
-    assert f"output/{wanting}: " in output.splitlines()[-1]
+    assert f"output/{wanting} cannot be written: " in output.splitlines()[-1]
     kept = {path.name for path in (tmp_path / "output").glob("*.*") if path.read_bytes() == b"before"}
     assert kept == {"plot.png", "walk.mp4"} - set(written)
     assert not list((tmp_path / "output").glob(".partial*"))

@@ -5,21 +5,20 @@ import numpy as np
 import pytest
 from conftest import REAL_VIDEOS
 
-import drawn_walk
-from frames import Video, fit_frame
-from metrics import (
+from walkgan import synthetic_walk
+from walkgan.images import crop_and_resize
+from walkgan.metrics import (
     density_and_coverage,
-    extract_features,
-    frechet_distance,
-    kernel_distance,
-    memorisation,
-    motion,
-    motion_distances,
+    frechet_inception_distance,
+    kernel_inception_distance,
     nearest,
+    novelty,
     precision_and_recall,
     sliced_wasserstein,
-    structural_similarity,
 )
+from walkgan.motion_metrics import motion, motion_distances, structural_similarity
+from walkgan.scoring_network import extract_features
+from walkgan.video import Video
 
 FEATURES = REAL_VIDEOS.parent / "features" / "efficientnet_lite0.keras"
 
@@ -34,20 +33,22 @@ def test_kernel_distance_is_the_unbiased_mmd_written_out():
     within = lambda s: np.mean([kernel(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j])  # noqa: E731
     across = np.mean([kernel(x, y) for x in real for y in fake])
     expected = 1000 * (within(real) + within(fake) - 2 * across)
-    np.testing.assert_allclose(kernel_distance(real, fake)[0], expected)
+    np.testing.assert_allclose(kernel_inception_distance(real, fake)[0], expected)
 
 
 def test_kernel_distance_is_unbiased_and_knows_its_error():
-    values, errors = np.transpose([kernel_distance(normal(60, seed=s), normal(60, seed=1000 + s)) for s in range(60)])
+    values, errors = np.transpose(
+        [kernel_inception_distance(normal(60, seed=s), normal(60, seed=1000 + s)) for s in range(60)]
+    )
     assert abs(values.mean()) < 3 * values.std() / np.sqrt(60)
-    far = [kernel_distance(normal(60, seed=s), normal(60, shift=0.6, seed=1000 + s)) for s in range(60)]
+    far = [kernel_inception_distance(normal(60, seed=s), normal(60, shift=0.6, seed=1000 + s)) for s in range(60)]
     values, errors = np.transpose(far)
     assert 0.6 < errors.mean() / values.std() < 1.6
 
 
 def test_frechet_distance_of_gaussians_is_its_closed_form():
     real, fake = normal(40_000), normal(40_000, shift=0.3, spread=1.5, seed=1)
-    np.testing.assert_allclose(frechet_distance(real, fake), 6 * (0.3**2 + 0.5**2), rtol=0.03)
+    np.testing.assert_allclose(frechet_inception_distance(real, fake), 6 * (0.3**2 + 0.5**2), rtol=0.03)
     mixed = normal(500) @ np.random.default_rng(2).standard_normal((6, 6))
     other = normal(500, seed=3) @ np.random.default_rng(4).standard_normal((6, 6))
     c1, c2 = np.cov(mixed.T), np.cov(other.T)
@@ -55,9 +56,9 @@ def test_frechet_distance_of_gaussians_is_its_closed_form():
     expected = (
         ((mixed.mean(0) - other.mean(0)) ** 2).sum() + np.trace(c1) + np.trace(c2) - 2 * np.sqrt(values).real.sum()
     )
-    np.testing.assert_allclose(frechet_distance(mixed, other), expected, rtol=1e-8)
-    np.testing.assert_allclose(frechet_distance(mixed, mixed), 0, atol=1e-8)
-    assert np.isfinite(frechet_distance(normal(5, 50), normal(5, 50, seed=1)))  # fewer frames than numbers
+    np.testing.assert_allclose(frechet_inception_distance(mixed, other), expected, rtol=1e-8)
+    np.testing.assert_allclose(frechet_inception_distance(mixed, mixed), 0, atol=1e-8)
+    assert np.isfinite(frechet_inception_distance(normal(5, 50), normal(5, 50, seed=1)))  # fewer frames than numbers
 
 
 def test_precision_and_recall_tell_what_is_missing():
@@ -97,7 +98,7 @@ def test_the_error_of_a_video_knows_that_neighbours_are_copies():
     moments = [normal(30, seed=seed) for seed in range(60)]
     fakes = [normal(150, shift=0.6, seed=1000 + seed) for seed in range(60)]
     video = lambda real: np.repeat(real, 5, axis=0) + 0.01 * normal(150)  # noqa: E731
-    results = [kernel_distance(video(real), fake) for real, fake in zip(moments, fakes, strict=True)]
+    results = [kernel_inception_distance(video(real), fake) for real, fake in zip(moments, fakes, strict=True)]
     values, errors = np.transpose(results)
     assert 0.6 < errors.mean() / values.std() < 1.6  # half as much by every tenth frame
 
@@ -106,8 +107,8 @@ def test_memorisation_tells_copies_from_news():
     walk = np.cumsum(normal(200, 10), axis=0)  # a video: every frame is near the one before
     copies = walk[::5] + 0.01 * normal(40, 10, seed=1)
     news = walk[::5] + 20 * normal(40, 10, seed=2)
-    assert memorisation(walk, copies) < 0.05
-    assert memorisation(walk, news) > 1
+    assert novelty(walk, copies) < 0.05
+    assert novelty(walk, news) > 1
     distance, index = nearest(copies, walk)
     assert (index == np.arange(0, 200, 5)).all() and distance.max() < 0.1
 
@@ -115,7 +116,7 @@ def test_memorisation_tells_copies_from_news():
 @pytest.fixture(scope="module")
 def walk_frames():
     """Real frames to damage: the drawn walk, 80x160, in video order."""
-    return np.stack([fit_frame(drawn_walk.render_frame(number), 80, 160) for number in range(0, 900, 15)])
+    return np.stack([crop_and_resize(synthetic_walk.render_frame(number), 80, 160) for number in range(0, 900, 15)])
 
 
 def damaged(frames):
@@ -159,13 +160,13 @@ def test_features_of_real_video_give_the_known_scores_and_rise_with_damage():
 
     network = keras.models.load_model(FEATURES, compile=False)
     video = Video(REAL_VIDEOS / "nyc_walk.mp4").sample(0, lambda: True)
-    frames = np.stack([fit_frame(frame[..., ::-1], 80, 160) for _, frame in video])
+    frames = np.stack([crop_and_resize(frame[..., ::-1], 80, 160) for _, frame in video])
     real, clean = extract_features(frames[::2], network), frames[1::2]
     scores = {"clean": extract_features(clean, network)}
     for name, (mild, severe) in damaged(clean).items():
         scores |= {f"mild {name}": extract_features(mild, network), f"severe {name}": extract_features(severe, network)}
-    kid = {name: kernel_distance(real, features)[0] for name, features in scores.items()}
-    fid = {name: frechet_distance(real, features) for name, features in scores.items()}
+    kid = {name: kernel_inception_distance(real, features)[0] for name, features in scores.items()}
+    fid = {name: frechet_inception_distance(real, features) for name, features in scores.items()}
     np.testing.assert_allclose([kid["clean"], kid["mild blur"]], [-4, 137], atol=8)  # known of this network and clip
     for distance in (kid, fid):
         for name in damaged(clean):
@@ -224,7 +225,7 @@ def test_motion_tells_reversed_frozen_shuffled_and_double_speed_walks(panned_wal
 @pytest.mark.skipif(not REAL_VIDEOS.exists(), reason="the real videos lie beside the project only where it is made")
 def test_motion_of_a_real_walk():
     frames = [frame[..., ::-1] for _, frame in Video(REAL_VIDEOS / "nyc_walk.mp4").sample(0, lambda: True)]
-    frames = np.stack([fit_frame(frame, 80, 160) for frame in frames])
+    frames = np.stack([crop_and_resize(frame, 80, 160) for frame in frames])
     walks = np.split(frames, 8)
     measured = motion(walks[::2])
     floor = motion_distances(measured, motion(walks[1::2]))

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from conftest import REPO
 
-from models import build_discriminator, build_generator, load_generator, smaller_shapes
-from settings import InputError
+from models import build_discriminators, build_generator, build_generators, frame_shapes_by_level
+from walkgan.errors import InputError
+from walkgan.generators import load_generator
 
 KERAS2 = REPO / "tests" / "keras2"
 
@@ -18,22 +19,32 @@ KERAS2 = REPO / "tests" / "keras2"
 @pytest.mark.parametrize(
     "size", [(160, 320), (64, 64), (96, 96), (8, 8), (16, 48), (180, 320), (101, 77), (255, 256), (320, 640)]
 )
-def test_builds_any_size_and_its_parts(size):
-    whole = build_generator(6, (*size, 3), width=4), build_discriminator((*size, 3), width=4)
+def test_builds_networks_for_any_size_and_the_sizes_below(size):
+    generators, discriminators = build_generators(6, (*size, 3), width=4), build_discriminators((*size, 3), width=4)
+    shapes = list(frame_shapes_by_level((*size, 3)).values())
+    assert shapes[-1] == (*size, 3)
     latents = np.random.default_rng(0).standard_normal((2, 6), "float32")
-    for shape in smaller_shapes((*size, 3)):
-        last = shape == (*size, 3)
-        generator = whole[0] if last else build_generator(6, shape, 4, whole[0])
-        discriminator = whole[1] if last else build_discriminator(shape, 4, whole[1])
+    for shape, generator, discriminator in zip(shapes, generators, discriminators, strict=True):
         frames = generator(latents, training=False)
         assert frames.shape == (2, *shape)
         assert discriminator(frames, training=False).shape == (2, 1)
-    assert smaller_shapes((180, 320, 3)) == [(45, 80, 3), (90, 160, 3), (180, 320, 3)]
+    for networks in (generators, discriminators):  # which share their layers
+        for smaller in networks[:-1]:
+            shared = [layer for layer in smaller.layers if layer.weights]
+            assert shared and all(networks[-1].get_layer(layer.name) is layer for layer in shared)
+
+
+def test_sizes_below_are_halves_rounded_up():
+    assert frame_shapes_by_level((180, 320, 3)) == {3: (45, 80, 3), 4: (90, 160, 3), 5: (180, 320, 3)}
+    assert frame_shapes_by_level((101, 77, 3)) == {2: (26, 20, 3), 3: (51, 39, 3), 4: (101, 77, 3)}
 
 
 def test_a_network_for_larger_frames_has_the_one_of_half_the_size_as_its_part():
     larger, shape = (320, 640, 3), (160, 320, 3)
-    for build, name in ((lambda *_: build_generator(6, *_), "to_frames_5"), (build_discriminator, "from_frames_5")):
+    for build, name in (
+        (lambda *arguments: build_generators(6, *arguments)[-1], "to_rgb_5"),
+        (lambda *arguments: build_discriminators(*arguments)[-1], "from_rgb_5"),
+    ):
         whole, alone = build(larger, 8), build(shape, 8)
         for layer in alone.layers:
             if layer.weights:
@@ -46,7 +57,7 @@ def test_a_fused_generator_draws_the_same_and_learns_the_same_from_it():
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
     latents = random.standard_normal((4, 6), "float32")
-    fused, plain = build_generator(6, (16, 32, 3), 4, fused=True), build_generator(6, (16, 32, 3), 4)
+    fused, plain = (build_generators(6, (16, 32, 3), 4, fused=fused)[-1] for fused in (True, False))
     layers = [(layer, plain.get_layer(layer.name)) for layer in fused.layers if layer.weights]
     for one, other in layers:  # so that no size adds nothing any more
         one.set_weights([weight + random.uniform(0, 0.2, weight.shape) for weight in one.get_weights()])
@@ -75,25 +86,25 @@ def test_pyramid_is_wide_at_the_base_and_narrow_at_the_frame():
 
 
 def test_smaller_networks_are_parts_of_larger_ones_and_growing_changes_nothing():
-    assert smaller_shapes((160, 320, 3)) == [(40, 80, 3), (80, 160, 3), (160, 320, 3)]
-    assert smaller_shapes((16, 32, 3)) == [(8, 16, 3), (16, 32, 3)]
+    assert list(frame_shapes_by_level((160, 320, 3)).values()) == [(40, 80, 3), (80, 160, 3), (160, 320, 3)]
+    assert list(frame_shapes_by_level((16, 32, 3)).values()) == [(8, 16, 3), (16, 32, 3)]
     random = np.random.default_rng(0)
     shape, larger = (16, 32, 3), (32, 64, 3)
-    assert smaller_shapes((32, 64, 3))[1] == shape
-    generator, discriminator = build_generator(6, larger, 8), build_discriminator(larger, 8)
-    drawer, judge = build_generator(6, shape, 8, generator), build_discriminator(shape, 8, discriminator)
-    for whole, part in ((generator, drawer), (discriminator, judge)):
+    small_generator, generator = build_generators(6, larger, 8)[-2:]
+    small_discriminator, discriminator = build_discriminators(larger, 8)[-2:]
+    assert small_generator.output_shape[1:] == shape
+    for whole, part in ((generator, small_generator), (discriminator, small_discriminator)):
         assert {id(weight) for weight in part.weights} < {id(weight) for weight in whole.weights}
         whole.set_weights([4 * weight for weight in whole.get_weights()])
 
     latents = random.standard_normal((5, 6), "float32")
-    before = drawer.predict(latents, verbose=0)
+    before = small_generator.predict(latents, verbose=0)
     enlarged = keras.layers.UpSampling2D(interpolation="bilinear")(np.arctanh(before))
     np.testing.assert_allclose(generator.predict(latents, verbose=0), np.tanh(enlarged), atol=1e-4)
     frames = random.uniform(-1, 1, (5, *shape)).astype("float32")
     logits = discriminator.predict(frames.repeat(2, 1).repeat(2, 2), verbose=0)
     assert logits.std() > 0
-    np.testing.assert_allclose(logits, judge.predict(frames, verbose=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(logits, small_discriminator.predict(frames, verbose=0), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(7, 320), (1, 1), (4, 4)])
@@ -103,7 +114,7 @@ def test_frames_too_small_are_told(size):
 
 
 def test_discriminator_gives_logits():
-    discriminator = build_discriminator((16, 16, 3), width=4)
+    discriminator = build_discriminators((16, 16, 3), width=4)[-1]
     discriminator.set_weights([40 * weight for weight in discriminator.get_weights()])
     logits = discriminator.predict(np.random.default_rng(0).uniform(-1, 1, (64, 16, 16, 3)), verbose=0)
     assert logits.min() < 0 and logits.max() > 1
@@ -118,11 +129,12 @@ def test_builds_and_trains_on_each_backend(backend):
     code = """
 import numpy as np
 from pathlib import Path
-from settings import TrainingSettings
-from gan import build_gan
-from models import smaller_shapes
-from training import batches
-from frames import read_timeline, write_frame
+from walkgan.settings import TrainingSettings
+from walkgan.gan_builder import build_gan
+from models import frame_shapes_by_level
+from walkgan.dataset import batches
+from walkgan.dataset import read_timeline
+from walkgan.images import write_frame
 import tempfile
 folder = Path(tempfile.mkdtemp())
 for number in range(4):
@@ -133,7 +145,7 @@ for window in (1, 3):
     timeline = read_timeline(paths) if window > 1 else None
     gan = build_gan(settings, (16, 32, 3))
     before = [weights.copy() for weights in gan.generator.get_weights()]
-    for shape in smaller_shapes((16, 32, 3)):
+    for shape in frame_shapes_by_level((16, 32, 3)).values():
         gan.make_train_function(force=True)
         gan.fit(batches(paths, settings, gan.steps, shape, timeline), steps_per_epoch=3, verbose=0)
         assert np.isfinite(gan.generator.get_weights()[0]).all()
@@ -181,7 +193,7 @@ def test_files_that_hold_no_generator_are_told(tmp_path):
     (tmp_path / "text.keras").write_text("no model")
     (tmp_path / "text.h5").write_text("no model")
     (tmp_path / "empty.keras").write_bytes(b"")
-    build_discriminator((8, 8, 3), width=4).save(tmp_path / "discriminator.keras")
+    build_discriminators((8, 8, 3), width=4)[-1].save(tmp_path / "discriminator.keras")
     for name in ("cut.keras", "text.keras", "text.h5", "empty.keras", "discriminator.keras"):
         with pytest.raises(InputError, match=name):
             load_generator(tmp_path / name)

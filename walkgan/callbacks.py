@@ -1,0 +1,200 @@
+"""What happens between the steps of a training: progress bar, logs, samples, scores, and the stop."""
+
+import csv
+import math
+import signal
+import time
+from contextlib import contextmanager
+
+import numpy as np
+from keras.callbacks import Callback, TensorBoard
+from tqdm import tqdm
+
+from walkgan.dataset import read_evenly_spaced
+from walkgan.distribution import any_process
+from walkgan.errors import InputError
+from walkgan.files import atomic_write
+from walkgan.generators import NUM_SAMPLES, generate
+from walkgan.images import image_grid, write_frame
+from walkgan.metrics import diversity, kernel_inception_distance, sliced_wasserstein
+from walkgan.scoring_network import extract_features
+
+NUM_SCORED = 100  # frames that are scored during training
+
+
+class ProgressBar(Callback):
+    """One bar for the whole run, with the time left."""
+
+    def __init__(self, first_step, last_step, steps_per_epoch, stop):
+        super().__init__()
+        self.bar = tqdm(total=last_step, initial=first_step, unit="batch", mininterval=1, dynamic_ncols=True)
+        self.steps_per_epoch, self.stop = steps_per_epoch, stop
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.bar.update():  # only when the bar is redrawn: otherwise the losses stay on the device
+            self._show(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._show(logs)
+
+    def _show(self, logs):
+        shown = {"epoch": f"{self.bar.n / self.steps_per_epoch:.1f}"}
+        shown |= {name: f"{float(logs[name]):.2f}" for name in ("d_loss", "g_loss")}
+        if self.stop.deadline < math.inf:
+            shown["stops in"] = tqdm.format_interval(max(0, self.stop.deadline - time.monotonic()))
+        self.bar.set_postfix(shown, refresh=False)
+
+
+class CSVLog(Callback):
+    """Appends a row to metrics.csv at the end of every epoch, and where the training was stopped within one.
+
+    Keras's CSVLogger would write a stopped epoch twice, and keep rows that a resumed run writes again. Where another
+    program has locked the file, rows wait until it can be written again.
+    """
+
+    COLUMNS = (
+        "epoch", "step", "d_loss", "g_loss", "images_per_second", "kid", "sliced_wasserstein", "diversity",
+        "feature_d_loss", "feature_g_loss",
+    )  # fmt: skip
+    RENAMED = {"spread": "diversity"}  # noqa: RUF012, columns of runs from before version 1.0.0
+
+    def __init__(self, path, first_step, steps_per_epoch, settings):
+        super().__init__()
+        self.path, self.step = path, first_step
+        self.steps_per_epoch, self.frames_per_step = steps_per_epoch, settings.batch_size * settings.window
+        self.rows = [row for row in self._read() if int(row["step"]) <= first_step]
+        self.waiting = []  # rows that are not yet written
+        with atomic_write(path) as partial, open(partial, "w", newline="") as file:
+            lines = [[row.get(name, "") for name in self.COLUMNS] for row in self.rows]
+            csv.writer(file).writerows([self.COLUMNS, *lines])
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch_start, self.step_before = time.monotonic(), self.step
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step, self.epoch_end = self.step + 1, time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        images = (self.step - self.step_before) * self.frames_per_step
+        logs["images_per_second"] = images / (self.epoch_end - self.epoch_start)  # for TensorBoard too
+        row = {"epoch": self.step / self.steps_per_epoch, "step": self.step} | logs
+        self.waiting.append([f"{float(row[name]):.6g}" if name in row else "" for name in self.COLUMNS])
+        try:
+            with open(self.path, "a", newline="") as file:
+                csv.writer(file).writerows(self.waiting)
+            self.waiting = []
+        except PermissionError:
+            if len(self.waiting) == 1:
+                tqdm.write(f"{self.path} is locked by another program: close it there; the rows are kept until then.")
+
+    def _read(self):
+        if not self.path.exists():
+            return []
+        with open(self.path, newline="") as file:
+            rows = [{self.RENAMED.get(name, name): cell for name, cell in row.items()} for row in csv.DictReader(file)]
+        return [row for row in rows if None not in row.values()]  # not a row that a kill cut short
+
+
+class EpochTensorBoard(TensorBoard):
+    """TensorBoard by epoch: after every batch Keras's own would write nothing, and leak 3 KB."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        pass
+
+
+class PeriodicEvaluation(Callback):
+    """Scores the averaged generator every few epochs, beside its losses, and keeps the generator that scored best.
+
+    The best is that of the lowest KID, or without a feature network of the lowest sliced Wasserstein distance.
+    """
+
+    def __init__(self, run_dir, settings, paths, network, rows):
+        super().__init__()
+        self.path, self.every, self.network = run_dir / "best_generator.keras", settings.evaluate_every, network
+        self.last_epoch = settings.epochs
+        self.criterion = "kid" if network else "sliced_wasserstein"
+        self.best = min((float(row[self.criterion]) for row in rows if row[self.criterion]), default=math.inf)
+        self.real = read_evenly_spaced(paths, NUM_SCORED)
+        self.features = extract_features(self.real, network) if network else None
+        random = np.random.default_rng((settings.seed, 3))
+        self.latents = random.standard_normal((len(self.real), settings.latent_dim), "float32")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every and epoch + 1 < self.last_epoch:
+            return
+        fakes = generate(self.model, self.latents)
+        if self.network:
+            logs["kid"] = kernel_inception_distance(self.features, extract_features(fakes, self.network))[0]
+        logs["sliced_wasserstein"] = float(np.mean(sliced_wasserstein(self.real, fakes)))
+        logs["diversity"] = diversity(fakes, self.real)
+        if logs[self.criterion] < self.best:
+            self.best = logs[self.criterion]
+            with atomic_write(self.path) as partial:
+                self.model.ema_generator.save(partial)
+
+
+class SampleGrid(Callback):
+    """Draws the same latents every few epochs, beside an image of real frames."""
+
+    def __init__(self, run_dir, settings, paths):
+        super().__init__()
+        self.folder, self.every = run_dir / "samples", settings.sample_every
+        self.folder.mkdir(exist_ok=True)
+        random = np.random.default_rng((settings.seed, 2))
+        self.latents = random.standard_normal((NUM_SAMPLES, settings.latent_dim), "float32")
+        self.real = read_evenly_spaced(paths, NUM_SAMPLES)
+        write_frame(self.folder / "real.png", image_grid(self.real, 4))
+
+    def write(self, gan, *names):
+        """Write the fixed latents as drawn by the averaged generator to files of these names."""
+        grid = image_grid(generate(gan, self.latents), 4)
+        for name in names:
+            write_frame(self.folder / f"{name}.png", grid)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every == 0:
+            self.write(self.model, f"epoch-{epoch + 1:04}", "latest")
+
+
+class GracefulStop(Callback):
+    """Ends the training after the current step: when its minutes are over, on Ctrl-C and on SIGTERM."""
+
+    def __init__(self, minutes):
+        super().__init__()
+        self.deadline = time.monotonic() + 60 * (minutes or math.inf)
+        self.requested, self.agreed, self.reason, self.error = False, False, "", None
+
+    def stop_on_read_error(self, batches):
+        """Yield batches; where a frame can no longer be read, request the stop and repeat the last batch."""
+        batch = None
+        try:
+            for batch in batches:
+                yield batch
+        except InputError as error:
+            if batch is None:
+                raise
+            self.requested, self.error = True, error
+        while True:
+            yield batch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if time.monotonic() > self.deadline:
+            self.requested, self.reason = True, "minutes over: stopped"
+        if any_process(self.requested, batch):
+            self.agreed = self.model.stop_training = True
+
+    @contextmanager
+    def on_signals(self):
+        """Within this, Ctrl-C and SIGTERM request the stop; a second Ctrl-C does not wait for it."""
+        before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _request(self, number, _):
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested, self.reason = True, "interrupted: saved"
+        tqdm.write("Stopping after this step and saving; press Ctrl-C again to stop at once, losing the last minutes.")

@@ -1,0 +1,182 @@
+"""The data pipeline: frames in a folder, when they were filmed, and the batches that a training reads."""
+
+import itertools
+import json
+import math
+import os
+import zlib
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from walkgan.distribution import process_index_and_count
+from walkgan.errors import InputError
+from walkgan.images import crop_and_resize, read_frame, to_float
+
+CUT_THRESHOLD = 20  # mean change of brightness, of 255, between frames that may be a cut
+PREFETCH_BATCHES = min(os.cpu_count() or 1, 8)
+FRAME_STRIDES = 1, 2, 4  # between the frames of a window; single frames among the windows slowed the walks
+
+
+def list_frames(folder):
+    """Return the paths of a folder's frames in video order, which is the order of their names.
+
+    Raises InputError when the folder is missing or holds no frames.
+    """
+    folder = Path(folder)
+    paths = sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not paths:
+        raise InputError(f"no frames in {folder}: run extract_frames.py first, or name their folder with --frames.")
+    return paths
+
+
+def usable_frames(paths):
+    """Return the paths of the frames that can be trained on, and the shape (height, width, 3) they all have.
+
+    These are the images of the most frequent size; how many are left out is printed, with the first of them. Reads
+    about 2,000 frames a second. Raises InputError where fewer than two, or fewer than half of the files, are usable.
+    """
+
+    def shape_of(path):
+        try:
+            return read_frame(path).shape
+        except InputError:
+            return "damaged, or no image"
+
+    with ThreadPoolExecutor() as pool:
+        shapes = list(pool.map(shape_of, paths))
+    sizes = [shape for shape in shapes if not isinstance(shape, str)]
+    common = max(set(sizes), key=sizes.count, default=None)
+    usable = [path for path, shape in zip(paths, shapes, strict=True) if shape == common]
+    if len(usable) < len(paths):
+        path, shape = next((path, shape) for path, shape in zip(paths, shapes, strict=True) if shape != common)
+        reason = shape if isinstance(shape, str) else "{}x{}, not {}x{} as most".format(*shape[:2], *common[:2])
+        left_out = f"{len(paths) - len(usable)} of {len(paths)} frames cannot be used; the first, {path}, is {reason}"
+        if len(usable) <= len(paths) / 2:
+            raise InputError(f"{left_out}: delete their folder and extract the frames again.")
+        print(f"{left_out}. They are left out.")
+    if len(usable) < 2:
+        raise InputError(f"{paths[0].parent} holds only one frame: extract more.")
+    return usable, common
+
+
+def fingerprint(paths):
+    """Return a number that changes with the names or the sizes in bytes of files."""
+    return zlib.crc32("".join(f"{path.name} {path.stat().st_size}\n" for path in paths).encode())
+
+
+def read_evenly_spaced(paths, count):
+    """Return `count` frames (fewer where there are fewer), evenly spaced in time, as one array."""
+    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
+    return np.stack([read_frame(paths[index]) for index in chosen])
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When the frames of a folder were filmed.
+
+    times: (count,) seconds; scene_ends: (count,) the index after the last frame of each frame's scene, within which
+    there is no cut; frame_interval: seconds between neighbouring frames, usually.
+    """
+
+    times: np.ndarray
+    scene_ends: np.ndarray
+    frame_interval: float
+
+    @property
+    def scene_starts(self):
+        """The index of the first frame of each frame's scene, (count,)."""
+        return np.searchsorted(self.scene_ends, self.scene_ends)
+
+
+def read_timeline(paths):
+    """Return the Timeline of frames: times as in frames.json, a new scene at each video and each hard cut.
+
+    Without a frames.json there are 30 frames per second. Raises InputError where it is damaged.
+    """
+    numbers = np.arange(len(paths))
+    times, videos = numbers / 30, np.zeros(len(paths), int)
+    index_file = paths[0].parent / "frames.json"
+    if index_file.exists():
+        try:
+            index = json.loads(index_file.read_text())
+            chosen = [int(path.stem) for path in paths]  # some may have been deleted
+            times, videos = np.array(index["time"])[chosen], np.array(index["video"])[chosen]
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise InputError(f"{index_file} does not match the frames beside it: extract them again.") from error
+    with ThreadPoolExecutor() as pool:
+        thumbnails = pool.map(lambda path: crop_and_resize(read_frame(path), 8, 16).astype("float32"), paths)
+        changes = np.abs(np.diff(np.stack(list(thumbnails)), axis=0)).mean((1, 2, 3))
+    # A cut changes the frame a lot, and far more than the frames around it change.
+    cuts = (changes > CUT_THRESHOLD) & (changes > 4 * np.median(changes)) | (np.diff(videos) != 0)
+    ends = np.array([*numbers[1:][cuts], len(paths)])
+    intervals = np.diff(times)[~cuts]
+    frame_interval = float(np.median(intervals)) if len(intervals) else 1 / 30
+    return Timeline(times, ends[np.searchsorted(ends, numbers, "right")], frame_interval)
+
+
+def batches(paths, settings, step, frame_shape, timeline=None):
+    """Yield the batches of a training from `step` on, without end, with frames resized to frame_shape.
+
+    Each batch is a tuple of one dictionary as GAN reads it. Batch number `step` is a function of the seed and that
+    number alone, on every backend, so a resumed training sees the frames and latents it would have seen. Every frame is
+    seen in every epoch; the last batch is filled up with frames before it. With a timeline, every frame chooses a
+    window, see `choose_windows`. Threads make the next batches while the network trains, since a GPU would wait for
+    them longer than it computes. Of several processes, each makes its own part of every batch.
+    """
+    steps_per_epoch = math.ceil(len(paths) / settings.batch_size)
+
+    @lru_cache(2)  # at an epoch's end the next one's batches are already being made
+    def order_of(epoch):
+        if not settings.shuffle:
+            return np.arange(len(paths))
+        return np.random.default_rng((settings.seed, 0, epoch)).permutation(len(paths))
+
+    def make(step):
+        epoch, batch = divmod(step, steps_per_epoch)
+        start = min(batch * settings.batch_size, len(paths) - settings.batch_size)
+        chosen = order_of(epoch)[start : start + settings.batch_size]
+        return (make_batch(paths, chosen, settings, step, frame_shape, timeline),)
+
+    with ThreadPoolExecutor(PREFETCH_BATCHES) as pool:
+        pending = deque()
+        for number in itertools.count(step):
+            pending.append(pool.submit(make, number))
+            if len(pending) > PREFETCH_BATCHES:
+                yield pending.popleft().result()
+
+
+def make_batch(paths, chosen, settings, step, frame_shape, timeline):
+    """Return this process's part of batch number `step`, of the frames with the indices `chosen` (batch_size,)."""
+    random = np.random.default_rng((settings.seed, 1, step))
+    batch = {"latents": random.standard_normal((settings.batch_size, settings.latent_dim), "float32")}
+    windows = chosen[:, None]
+    if timeline:
+        windows = choose_windows(chosen, settings.window, timeline, random)
+        offsets = timeline.times[windows] - timeline.times[windows[:, :1]]
+        batch["frame_offsets"] = (offsets / timeline.frame_interval).astype("float32")
+    process, num_processes = process_index_and_count()
+    share = settings.batch_size // num_processes
+    own = slice(process * share, (process + 1) * share)
+    windows, batch = windows[own], {name: values[own] for name, values in batch.items()}
+    images = {index: crop_and_resize(read_frame(paths[index]), *frame_shape[:2]) for index in np.unique(windows)}
+    frames = np.stack([[images[index] for index in window] for window in windows])
+    # The frames of a window are stacked on channels.
+    batch["frames"] = to_float(np.moveaxis(frames, 1, 3).reshape(len(windows), *frame_shape[:2], -1))
+    return batch
+
+
+def choose_windows(firsts, window, timeline, random):
+    """Return the indices (count, window) of windows that begin with the frames `firsts` (count,).
+
+    Their frames are one of FRAME_STRIDES apart, drawn at random, or fewer in a scene too short for it: in one shorter
+    than a window, all are the same frame. Near the end of a scene, windows begin a little earlier.
+    """
+    ends, starts = timeline.scene_ends[firsts], timeline.scene_starts[firsts]
+    strides = np.minimum(random.choice(FRAME_STRIDES, len(firsts)), (ends - 1 - starts) // (window - 1))
+    firsts = np.minimum(firsts, ends - 1 - strides * (window - 1))
+    return firsts[:, None] + strides[:, None] * np.arange(window)

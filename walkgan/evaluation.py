@@ -1,0 +1,167 @@
+"""Score a generator and its walks against real frames, with scores of real frames for comparison."""
+
+import json
+
+import numpy as np
+
+from walkgan import metrics
+from walkgan.dataset import list_frames, read_timeline, usable_frames
+from walkgan.errors import SettingError
+from walkgan.files import atomic_write
+from walkgan.generators import load_generator, steps_per_second
+from walkgan.images import image_grid, read_frame, to_uint8, write_frame
+from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
+from walkgan.motion_metrics import motion, motion_distances
+from walkgan.run_folder import find_generator, load_settings
+from walkgan.scoring_network import describe_network, extract_features, load_network
+
+NUM_WALKS, WALK_STEPS = 8, 64
+SAME_MOMENT = 0.5  # seconds: frames nearer in time are near-copies
+PATH_SPEEDS = [2.0**power for power in range(-8, 0)]  # in latents per step, where no motion has been learned
+NUM_NEAREST = 8  # fakes in nearest.png
+
+
+def evaluate(settings):
+    """Write scores.json and nearest.png and print the table."""
+    settings.check()
+    path = find_generator(settings.generator)
+    folder = settings.frames
+    if folder is None:
+        if not (path.parent / "settings.json").exists():
+            raise SettingError(f"{path} is in no run folder that knows its frames: name them with --frames.")
+        folder = load_settings(path.parent).frames
+    paths, frame_shape = usable_frames(list_frames(folder))
+    count = min(settings.count, len(paths) // 2)
+    if count < 10:
+        raise SettingError(f"scores need at least 20 real frames: {folder} holds {len(paths)}.")
+    generator, network = load_generator(path), load_network(settings.features)
+    if generator.output_shape[1:] != frame_shape:
+        fake, real = ("{}x{}".format(*shape[:2]) for shape in (generator.output_shape[1:], frame_shape))
+        raise SettingError(f"{path} draws frames of {fake}, and those in {folder} are {real}.")
+    print(f"scoring {count} frames of {path} against {count} of {folder}")
+    timeline = read_timeline(paths)
+    frames, times, second_half = real_frames(paths, timeline, 2 * count)
+    fakes = seeded_fakes(generator, count, settings.seed)
+    features = [extract_features(part, network) for part in (frames, fakes)]
+    scores = score(frames, fakes, *features, times, second_half)
+    motion_scores = score_motion(generator, paths, timeline, settings.seed, settings.speed)
+    settings.output.mkdir(parents=True, exist_ok=True)
+    found = metrics.nearest(features[1][:NUM_NEAREST], features[0])[1]
+    pairs = np.concatenate([fakes[:NUM_NEAREST], frames[found]])
+    write_frame(settings.output / "nearest.png", image_grid(pairs, NUM_NEAREST))
+    info = {"generator": str(path), "frames": str(folder), **describe_network(settings.features)}
+    info |= {"count": count, "speed": settings.speed}
+    with atomic_write(settings.output / "scores.json") as partial:
+        partial.write_text(json.dumps(info | scores | motion_scores, indent=2) + "\n")
+    print_table(scores, motion_scores)
+    print(f"{NUM_NEAREST} fakes above the real frame nearest to each: {settings.output / 'nearest.png'}.")
+
+
+def print_table(scores, motion_scores):
+    """Print the scores, those of real frames beside them."""
+    print(f"{'':24}{'fakes':>10}{'unseen real':>15}{'even/odd real':>15}")
+    for name, (fake, unseen, even_odd) in scores.items():
+        print(f"{name:24}{fake:10.2f}{unseen:15.2f}{even_odd:15.2f}")
+    for name, (fake, real) in motion_scores.items():
+        print(f"{name:24}{fake:10.4f}{'':15}{real:15.4f}")
+
+
+def seeded_fakes(generator, count, seed):
+    """Return `count` frames of a generator, of the seeds from `seed` on, as uint8."""
+    latent_dim = generator.input_shape[-1]
+    latents = np.stack([latent_from_seed(latent_dim, seed + index) for index in range(count)])
+    return to_uint8(generator.predict(latents, batch_size=16, verbose=0))
+
+
+def real_frames(paths, timeline, count):
+    """Return `count` frames evenly in time, and of each its time and whether it is in the second half of its scene."""
+
+    chosen = np.linspace(0, len(paths) - 1, count).round().astype(int)
+    frames = np.stack([read_frame(paths[index]) for index in chosen])
+    return frames, timeline.times[chosen], second_halves(timeline)[chosen]
+
+
+def second_halves(timeline):
+    """Return of each frame whether it is in the second half of its scene."""
+    return np.arange(len(timeline.times)) >= (timeline.scene_starts + timeline.scene_ends) / 2
+
+
+def score(frames, fakes, frame_features, fake_features, times, second_half):
+    """Return {name: (score of the fakes, of real frames that were not seen, of every second real frame)}.
+
+    frames: twice as many as fakes, in video order, uint8; features likewise; times: of the frames, in seconds;
+    second_half: of each frame whether it is in the second half of its scene.
+
+    The fakes are scored against every second frame. "Unseen" are the second halves of all scenes against the first:
+    real footage of the same walk that a generator trained on the first halves would not have seen. Even against odd
+    frames are near-copies: no generator can score better, and none that does not copy comes near.
+    """
+    even = np.arange(len(frames)) % 2 == 0
+    first, second = np.flatnonzero(~second_half), np.flatnonzero(second_half)
+    count = min(len(first), len(second), len(fakes))
+    first, second = (part[np.linspace(0, len(part) - 1, count).round().astype(int)] for part in (first, second))
+    columns = [
+        _compare(frames[even], fakes, frame_features[even], fake_features, times[even]),
+        _compare(frames[first], frames[second], frame_features[first], frame_features[second], times[first]),
+        _compare(frames[even], frames[~even], frame_features[even], frame_features[~even], times[even]),
+    ]
+    return {name: tuple(column[name] for column in columns) for name in columns[0]}
+
+
+def _compare(real, others, real_features, other_features, times):
+    """Return {name: score} of others against real frames, which are in video order."""
+
+    same_moment = np.abs(times[:, None] - times) < SAME_MOMENT
+    kid, error = metrics.kernel_inception_distance(real_features, other_features)
+    precision, recall = metrics.precision_and_recall(real_features, other_features, same_moment)
+    density, coverage = metrics.density_and_coverage(real_features, other_features, same_moment)
+    return {
+        "KID x 1000": kid,
+        "KID standard error": error,
+        "Keras-FID": metrics.frechet_inception_distance(real_features, other_features),
+        "precision": precision,
+        "recall": recall,
+        "density": density,
+        "coverage": coverage,
+        "sliced Wasserstein": float(np.mean(metrics.sliced_wasserstein(real, others))),
+        "diversity": metrics.diversity(others, real),
+        "novelty": metrics.novelty(real_features, other_features),
+    }
+
+
+def score_motion(generator, paths, timeline, seed, speed=1.0):
+    """Return {name: (score of the walks, of real walks against each other)}; empty where the frames are too few.
+
+    A generator that has not learned motion is scored by its path through latent space, at its best speed. "pace" is
+    the median speed of the walks relative to the real ones'.
+    """
+    length = min(WALK_STEPS, len(paths) // NUM_WALKS)
+    starts = np.linspace(0, len(paths) - length, NUM_WALKS).astype(int)
+    starts = [start for start in starts if start + length <= timeline.scene_ends[start]]
+    if length < 8 or len(starts) < 2:
+        return {}
+    walks = [np.stack([read_frame(path) for path in paths[start : start + length]]) for start in starts]
+    real, baseline = motion(walks), motion_distances(motion(walks[::2]), motion(walks[1::2]))
+    fake = walk_motion(generator, real, len(starts), length, seed, speed)
+    distances = motion_distances(real, fake)
+    scores = {f"motion, {name}": (distances[name], baseline[name]) for name in distances}
+    forward = tuple(float((measured["expansion"] > 0).mean()) for measured in (fake, real))
+    pace = float(np.median(fake["speed"]) / np.median(real["speed"]))
+    return scores | {"motion, steps forward": forward, "motion, pace": (pace, 1.0)}
+
+
+def walk_motion(generator, real, num_walks, length, seed, speed):
+    """Return the `motion` of a generator's walks of `length` steps, or else of its most similar path."""
+    starts = [latent_from_seed(generator.input_shape[-1], seed + walk) for walk in range(num_walks)]
+
+    def measure(latent_of):
+        latents = [latent_of(walk, step) for walk in range(num_walks) for step in range(length)]
+        frames = to_uint8(generator.predict(np.stack(latents), batch_size=16, verbose=0))
+        return motion(np.split(frames, num_walks))
+
+    if steps_per_second(generator):
+        return measure(lambda walk, step: rotated_latent(starts[walk], step * speed))
+    paths = [
+        measure(lambda walk, step, by=by: slerp_latent(starts[walk], seed + walk, step * by)) for by in PATH_SPEEDS
+    ]
+    return min(paths, key=lambda path: motion_distances(real, path)["speed"])

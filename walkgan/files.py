@@ -1,0 +1,43 @@
+"""Files that are never half-written, and folders that one process uses at a time."""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from walkgan.errors import InputError, SettingError
+
+
+@contextmanager
+def atomic_write(path):
+    """Give a path to write to, and move it over `path` once the block has ended well.
+
+    A kill at any moment leaves the previous file intact. The suffix is kept, since writers choose a format by it.
+    Raises InputError, naming `path`, where it cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        yield partial
+        with open(partial, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_lock(folder, doing):
+    """Within this, no other process uses the folder; raise SettingError where one does already.
+
+    The operating system holds the lock, and releases it however the process ends.
+    """
+    try:
+        lock = FileLock(folder / ".lock", timeout=0).acquire()
+    except Timeout:
+        raise SettingError(f"{folder} is being {doing} by another process: wait for its end, or stop it.") from None
+    with lock:
+        yield

@@ -1,0 +1,246 @@
+"""The adversarial model: the networks and their losses in one Keras model, trained by `fit`."""
+
+import math
+
+import keras
+from keras import ops
+
+from walkgan.augmentation import diff_augment, feature_views
+from walkgan.latents import rotate, step_angles
+from walkgan.losses import LOSSES, hinge, thumbnail_loss
+
+# The size of the random step of the gradient penalty, in the frames' units of -1 to 1. With a smaller one, bfloat16's
+# rounding outweighs the change of the logits: at 0.05 the mean square of a trained discriminator's derivatives came out
+# 8 times too large, at 0.2 right.
+PERTURBATION_STD = {"float32": 0.05, "float16": 0.05, "bfloat16": 0.2}
+PENALTY_BATCH_SIZE = 4  # frames of a batch with a penalty; all of them would make the step a quarter slower
+MAX_STRIDE = 4  # frame intervals between neighbours of a window, at most; scales the time channel to 1
+
+
+class GAN(keras.Model):
+    """Generator and discriminators, with an exponential moving average (EMA) of the generator.
+
+    One step draws one batch of fakes and updates all networks with it. The sum of all losses is given to one optimizer;
+    stopped gradients keep each network's loss away from the others, so the result is that of separate optimizers with
+    equal settings, at the cost of a single generator pass.
+
+    generators, discriminators: the networks for all frame sizes, smallest first, which share layers. The size of the
+    frames in a batch decides which are trained. ema_generator: another generator of the full size, for the average.
+    projector, feature_discriminators: a frozen network, and what sees frames through it; None and () without.
+
+    `fit` reads batches {"frames": (batch, height, width, channels) float32 in [-1, 1],
+    "latents": (batch, latent_dim) float32, standard normal}. To learn motion it reads windows of frames, stacked on
+    channels (batch, height, width, window * channels), and "frame_offsets": (batch, window) float32, how many frame
+    intervals each frame is after the first of its window. The fakes of a window are drawn from one latent, rotated by
+    as many steps.
+
+    After Goodfellow et al. 2014 (arXiv:1406.2661) and Radford et al. 2016 (arXiv:1511.06434); the EMA after Karras et
+    al. 2018 (arXiv:1710.10196); the feature discriminators after Sauer et al. 2021 (arXiv:2111.01007).
+    """
+
+    def __init__(
+        self, generators, discriminators, ema_generator, loss, gamma, thumbnail_weight, augment, ema_decay, seed,
+        projector=None, feature_discriminators=(), feature_weight=0.0,
+    ):  # fmt: skip
+        super().__init__(name="gan")
+        self.generators, self.discriminators = generators, discriminators
+        self.generator, self.discriminator = generators[-1], discriminators[-1]
+        self.ema_generator = ema_generator
+        self.ema_generator.trainable = False
+        self.reset_ema()
+        self.projector, self.feature_discriminators = projector, list(feature_discriminators)
+        self.feature_weight = feature_weight
+        self.loss_function, self.penalty_function, self.penalty_inputs = LOSSES[loss]
+        self.perturbation_std = PERTURBATION_STD[self.discriminator.get_layer("stem").compute_dtype]
+        self.thumbnail_weight, self.augment, self.ema_decay = thumbnail_weight, tuple(augment), ema_decay
+        self.random = keras.random.SeedGenerator(seed)
+        self.step = self.add_weight(
+            shape=(), initializer="zeros", dtype="int32", trainable=False, name="step", aggregation="only_first_replica"
+        )
+        # A variable, so that a roll-back can change it while the training runs.
+        constant = keras.initializers.Constant(gamma)
+        self.gamma = self.add_weight(shape=(), initializer=constant, trainable=False, name="gamma")
+        names = ["d_loss", "g_loss", *(["feature_d_loss", "feature_g_loss"] if self.feature_discriminators else [])]
+        self.loss_metrics = {name: keras.metrics.Mean(name=name) for name in names}
+        self.was_diverse = False  # whether the fakes have ever been; kept in checkpoints, to detect a collapse
+        self.replicas = 1  # on TensorFlow, where tf.distribute sums the gradients of the parts of a batch
+        self.built = True  # its networks are; so weights can be loaded before the first batch
+
+    def call(self, batch, training=False):
+        """Draw one fake for each real frame and return the logits of all, by name, and the thumbnail loss.
+
+        Logits are (batch, 1): `real`, `fake` and, where the loss needs it, `interpolated` have gradients for the
+        discriminator only, and so has `..._perturbed` of each of them that gets a penalty (its first frames, after a
+        small random step). `fake_for_generator`, the same values as `fake`, has gradients for the generator only.
+        With feature discriminators there are `feature_real`, `feature_fake` and `feature_fake_for_generator` as well,
+        (batch, logits).
+        """
+        real, latents, offsets = batch["frames"], batch["latents"], batch.get("frame_offsets")
+        size = [generator.output_shape[1] for generator in self.generators].index(real.shape[1])
+        fake = self._generate(self.generators[size], latents, offsets, training)
+        outputs = {"thumbnail_loss": thumbnail_loss(real[..., :3], fake[..., :3])} if self.thumbnail_weight else {}
+        if self.augment:
+            real, fake = ops.split(diff_augment(ops.concatenate([real, fake]), self.augment, self.random), 2)
+        # Augmented in one batch with the fakes, the real frames would have gradients computed for nothing.
+        real = ops.stop_gradient(real)
+        outputs |= self._pixel_logits(self.discriminators[size], real, fake, offsets, training)
+        if self.projector and real.shape[1] >= self.projector.input_shape[1]:
+            outputs |= self._feature_logits(real[..., :3], fake[..., :3], training)
+        return outputs
+
+    def _generate(self, generator, latents, offsets, training):
+        """Draw frames from latents, or with offsets, windows of frames from rotated latents."""
+        if offsets is None:
+            return generator(latents, training=training)
+        angles = offsets[..., None] * step_angles(latents.shape[1]).astype("float32")
+        latents = ops.reshape(rotate(latents[:, None], angles), (-1, latents.shape[1]))
+        return stack_windows(generator(latents, training=training), offsets.shape[1])
+
+    def _pixel_logits(self, discriminator, real, fake, offsets, training):
+        """Return the logits of the discriminator that sees pixels."""
+        logits_for_generator = frozen_logits(discriminator, append_time_channel([fake], offsets), training)
+        inputs = {"real": real, "fake": ops.stop_gradient(fake)}
+        if "interpolated" in self.penalty_inputs:
+            some_real, some_fake = (inputs[name][:PENALTY_BATCH_SIZE] for name in ("real", "fake"))
+            alpha = keras.random.uniform((ops.shape(some_real)[0], 1, 1, 1), seed=self.random)
+            inputs["interpolated"] = alpha * some_real + (1 - alpha) * some_fake
+        for name in self.penalty_inputs:
+            frames = inputs[name][:PENALTY_BATCH_SIZE]
+            noise = keras.random.normal(ops.shape(frames), seed=self.random)
+            inputs[f"{name}_perturbed"] = frames + self.perturbation_std * noise
+        logits = discriminator(append_time_channel(list(inputs.values()), offsets), training=training)
+        outputs, start = {"fake_for_generator": logits_for_generator}, 0
+        for name, frames in inputs.items():
+            outputs[name] = logits[start : start + ops.shape(frames)[0]]
+            start += ops.shape(frames)[0]
+        return outputs
+
+    def _feature_logits(self, real, fake, training):
+        """Return the logits of the discriminators that see single frames through the projector."""
+        outputs = {"feature_real": [], "feature_fake": [], "feature_fake_for_generator": []}
+        views = feature_views(real, fake, self.projector.input_shape[1:3], self.random)
+        for (real_view, fake_view), discriminator in zip(views, self.feature_discriminators, strict=False):
+            real_features, fake_features = self.projector(real_view), self.projector(fake_view)
+            both = [ops.stop_gradient(ops.concatenate(pair)) for pair in zip(real_features, fake_features, strict=True)]
+            real_logits, fake_logits = ops.split(discriminator(both, training=training), 2)
+            outputs["feature_real"].append(real_logits)
+            outputs["feature_fake"].append(fake_logits)
+            outputs["feature_fake_for_generator"].append(frozen_logits(discriminator, fake_features))
+        return {name: ops.concatenate(parts) for name, parts in outputs.items()}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Return the sum of all losses, each with gradients for one network only."""
+        d_loss, g_loss = self.loss_function(y_pred["real"], y_pred["fake"], y_pred["fake_for_generator"])
+        self.loss_metrics["d_loss"].update_state(d_loss)
+        self.loss_metrics["g_loss"].update_state(g_loss)
+        loss = d_loss + g_loss + self.gamma / 2 * self._penalty(y_pred, x["frames"].shape)
+        loss += self.thumbnail_weight * y_pred.get("thumbnail_loss", 0.0)
+        if "feature_real" in y_pred:
+            names = "feature_real", "feature_fake", "feature_fake_for_generator"
+            d_loss, g_loss = hinge(*(y_pred[name] for name in names))
+            self.loss_metrics["feature_d_loss"].update_state(d_loss)
+            self.loss_metrics["feature_g_loss"].update_state(g_loss)
+            loss += self.feature_weight * (d_loss + g_loss)
+        if training:
+            self._update_ema()
+        return loss / self.replicas
+
+    def _penalty(self, outputs, frames_shape):
+        """Return the gradient penalty, by finite differences along random steps."""
+        # A change that fills the frame is spread over more pixels in a larger one: scaled so, it counts alike in all.
+        step = self.perturbation_std / (math.prod(frames_shape[1:3]) / 1000) ** 0.5
+        return sum(
+            self.penalty_function((outputs[f"{name}_perturbed"] - outputs[name][:PENALTY_BATCH_SIZE]) / step)
+            for name in self.penalty_inputs
+        )
+
+    @property
+    def steps(self):
+        """How many steps have been trained."""
+        return int(ops.convert_to_numpy(self.step))
+
+    @property
+    def saved_networks(self):
+        """The networks that a run keeps as Keras files, by name: all that another training needs for a warm start."""
+        networks = {"discriminator": self.discriminator, "generator": self.ema_generator}
+        names = ("feature_discriminator", "feature_discriminator_of_crops")
+        return networks | dict(zip(names, self.feature_discriminators, strict=False))
+
+    def stabilise(self):
+        """Halve the learning rate and double the gradient penalty, after a divergence."""
+        self.optimizer.learning_rate.assign(self.optimizer.learning_rate / 2)
+        self.gamma.assign(2 * self.gamma)
+
+    def reset_optimizer(self):
+        """Set Adam's moments and its count of steps back to zero.
+
+        Without it, the layers that a growth adds move nine learning rates in their first step: their moments are zero
+        then, and the correction for that counts the steps of all.
+        """
+        adam = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        for variable in adam.variables:
+            if variable is not adam.learning_rate:
+                variable.assign(ops.zeros(variable.shape, variable.dtype))
+
+    def reset_ema(self):
+        """Copy the weights of the trained generator to the averaged one."""
+        for average, weight in self._ema_pairs():
+            average.assign(ops.convert_to_numpy(weight))  # a copy: on JAX they would share one buffer
+
+    def _ema_pairs(self):
+        """Yield each variable of the averaged generator and of the trained one; Keras may order each differently."""
+        for layer in self.generator.layers:
+            if layer.variables:
+                yield from zip(self.ema_generator.get_layer(layer.name).variables, layer.variables, strict=True)
+
+    def _update_ema(self):
+        """Move the averaged generator a step towards the trained one, batch statistics included.
+
+        The average is short at first (a tenth of the steps so far) and grows to `ema_decay`, so that the random initial
+        weights are soon forgotten.
+        """
+        step = ops.cast(self.step, "float32")
+        decay = ops.minimum(self.ema_decay, (1.0 + step) / (10.0 + step))
+        for average, weight in self._ema_pairs():
+            average.assign(decay * average + (1.0 - decay) * ops.stop_gradient(weight))
+        self.step.assign(self.step + 1)
+
+    def save_own_variables(self, store):
+        """Keep step, gamma, random state and whether fakes were diverse with the weights of a checkpoint."""
+        store["step"], store["penalty"] = map(ops.convert_to_numpy, (self.step, self.gamma))
+        store["random"] = ops.convert_to_numpy(self.random.state)
+        store["was_diverse"] = self.was_diverse
+
+    def load_own_variables(self, store):
+        """Restore them from a checkpoint."""
+        self.step.assign(store["step"])
+        self.gamma.assign(store["penalty"])
+        self.random.state.assign(store["random"])
+        self.was_diverse = "was_diverse" in store.keys() and bool(store["was_diverse"][()])  # noqa: SIM118
+
+    def _maybe_symbolic_build(self, **_):
+        """Build nothing, since all is built: on several devices Keras would read batches for it, and lose them."""
+
+
+def frozen_logits(discriminator, inputs, training=False):
+    """Return a discriminator's logits of inputs, with gradients for the inputs but not for its weights."""
+    weights = [ops.stop_gradient(weight) for weight in discriminator.trainable_variables]
+    state = [variable.value for variable in discriminator.non_trainable_variables]
+    return discriminator.stateless_call(weights, state, inputs, training=training)[0]
+
+
+def stack_windows(frames, window):
+    """Stack frames (batch * window, height, width, channels) on channels: (batch, height, width, window * channels)."""
+    height, width, channels = frames.shape[1:]
+    frames = ops.transpose(ops.reshape(frames, (-1, window, height, width, channels)), (0, 2, 3, 1, 4))
+    return ops.reshape(frames, (-1, height, width, window * channels))
+
+
+def append_time_channel(parts, offsets):
+    """Concatenate batches of windows, with a channel for how long each window is (none without offsets)."""
+    frames = ops.concatenate(parts)
+    if offsets is None:
+        return frames
+    longest = MAX_STRIDE * (offsets.shape[1] - 1)
+    length = ops.concatenate([offsets[: ops.shape(part)[0], -1] for part in parts]) / longest
+    return ops.concatenate([frames, ops.reshape(length, (-1, 1, 1, 1)) * ops.ones_like(frames[..., :1])], -1)

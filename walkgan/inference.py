@@ -1,0 +1,113 @@
+"""Draw from a saved generator: a grid of samples, single frames, and walks."""
+
+import matplotlib
+import numpy as np
+from tqdm import tqdm
+
+from walkgan.files import atomic_write
+from walkgan.generators import load_generator, project, steps_per_second
+from walkgan.images import crop_and_resize, image_grid, read_frame, to_uint8, write_frame
+from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
+from walkgan.run_folder import find_generator
+from walkgan.video import video_writer
+
+BATCH_SIZE = 16
+MIN_VIDEO_FPS = 15  # below, frames do not look like motion
+SECONDS_PER_LATENT = 2.0  # at --speed 1, between two random latents of a generator that has not learned motion
+STRIP_FRAMES, STRIP_STRIDE = 12, 4
+
+
+def infer(settings):
+    """Write plot.png, frames/*.png, walk.mp4, walks.mp4 and strip.png as `settings` say, and print where they are."""
+    settings.check()
+    path = find_generator(settings.generator)
+    image = read_frame(settings.project) if settings.project else None
+    generator = load_generator(path)
+    output = settings.output
+    (output / "frames").mkdir(parents=True, exist_ok=True)
+    print(f"generating with {path}")
+
+    def seeded_latent(index):
+        latent = latent_from_seed(generator.input_shape[-1], settings.seed + index)
+        return latent * np.float32(settings.truncation)
+
+    plot(
+        output / "plot.png",
+        list(generate_batches(generator, seeded_latent, settings.rows * settings.columns, "plot")),
+        settings,
+    )
+    for index, frame in enumerate(generate_batches(generator, seeded_latent, settings.count, "frames")):
+        write_frame(output / "frames" / f"{settings.seed + index:06}.png", frame)
+    written = ["plot.png", "frames"]
+    starts = [seeded_latent(index) for index in range(settings.walks)]
+    if image is not None:
+        image = crop_and_resize(image, *generator.output_shape[1:3])
+        starts[0] = project(generator, image, settings.seed)
+        projected = generate_batches(generator, lambda _: starts[0], 1, "projected")
+        write_frame(output / "projected.png", image_grid(np.stack([image, *projected]), 2))
+        written.append("projected.png")
+    if settings.walk_seconds:
+        write_walks(generator, starts, settings)
+        written += ["walk.mp4", "walks.mp4", "strip.png"]
+    print(f"Images: {', '.join(str(output / name) for name in written)}.")
+
+
+def generate_batches(generator, latent_of, total, description):
+    """Yield uint8 frames of latent_of(0), latent_of(1) and so on, holding one batch at a time."""
+    for start in tqdm(range(0, total, BATCH_SIZE), unit="batch", desc=description):
+        latents = [latent_of(index) for index in range(start, min(start + BATCH_SIZE, total))]
+        batch = np.zeros((BATCH_SIZE, len(latents[0])), "float32")  # always full, so that a seed's frame never differs
+        batch[: len(latents)] = latents
+        yield from to_uint8(generator.predict_on_batch(batch))[: len(latents)]
+
+
+def write_walks(generator, starts, settings):
+    """Write walk.mp4 from the first of the latents `starts`, walks.mp4 and strip.png from all of them side by side."""
+    rate = steps_per_second(generator)
+    frame_rate = settings.frame_rate or (rate if rate and rate > MIN_VIDEO_FPS else 30.0)
+    num_frames, num_walks = max(1, round(settings.walk_seconds * frame_rate)), len(starts)
+
+    def walk_latent(walk, frame):
+        seconds = settings.speed * frame / frame_rate
+        if rate:
+            return rotated_latent(starts[walk], seconds * rate)
+        return slerp_latent(starts[walk], settings.seed + walk, seconds / SECONDS_PER_LATENT, settings.truncation)
+
+    def frames_latent(index):
+        return walk_latent(index % num_walks, index // num_walks)
+
+    frames = generate_batches(generator, frames_latent, num_frames * num_walks, "walks")
+    with (
+        atomic_write(settings.output / "walk.mp4") as first_path,
+        atomic_write(settings.output / "walks.mp4") as all_path,
+        video_writer(first_path, frame_rate) as write_first,
+        video_writer(all_path, frame_rate) as write_all,
+    ):
+        for row in zip(*[frames] * num_walks, strict=True):
+            write_first(row[0])
+            write_all(np.concatenate(row, 1))
+
+    def strip_latent(index):
+        return walk_latent(index // STRIP_FRAMES, index % STRIP_FRAMES * STRIP_STRIDE)
+
+    strip = generate_batches(generator, strip_latent, STRIP_FRAMES * num_walks, "strip")
+    write_frame(settings.output / "strip.png", image_grid(np.stack(list(strip)), STRIP_FRAMES))
+
+
+def plot(path, frames, settings):
+    """Write a grid of frames with lines of 2 pixels between them, pixel by pixel."""
+    matplotlib.use("Agg")  # no display needed
+    from matplotlib import pyplot
+
+    line, dpi = 2, 100
+    height, width = frames[0].shape[:2]
+    pixels = settings.columns * (width + line) - line, settings.rows * (height + line) - line
+    size = [side / dpi for side in pixels]
+    figure, axes = pyplot.subplots(settings.rows, settings.columns, figsize=size, dpi=dpi, squeeze=False)
+    figure.subplots_adjust(0, 0, 1, 1, wspace=line / width, hspace=line / height)
+    for axis, frame in zip(axes.flat, frames, strict=True):
+        axis.imshow(frame, aspect="auto", interpolation="none")
+        axis.axis("off")
+    with atomic_write(path) as partial:
+        figure.savefig(partial)
+    pyplot.close(figure)

@@ -1,0 +1,50 @@
+"""Latents: from a seed, along a walk (by rotation), and along a path between random latents (by slerp)."""
+
+import numpy as np
+from keras import ops
+
+ROTATION_PERIODS = 16, 3000  # steps in which the fastest and the slowest pair of a latent make a full turn
+
+
+def latent_from_seed(latent_dim, *seed):
+    """Return the latent of a seed: (latent_dim,) float32, standard normal."""
+    return np.random.default_rng(seed).standard_normal(latent_dim, "float32")
+
+
+def step_angles(latent_dim):
+    """Return the angles (latent_dim / 2,), in radians, by which one step of a walk rotates the pairs of a latent."""
+    return 2 * np.pi / np.geomspace(*ROTATION_PERIODS, latent_dim // 2)
+
+
+def rotate(latents, angles):
+    """Rotate the pairs of a latent, each by its own angle.
+
+    latents: (..., latent_dim), latent_dim even; angles: (..., latent_dim / 2) in radians. A rotation leaves the normal
+    distribution unchanged, so every frame of a walk is drawn from the latents the generator was trained on.
+    """
+    first, second = ops.split(latents, 2, -1)
+    cosine, sine = ops.cos(angles), ops.sin(angles)
+    return ops.concatenate([first * cosine - second * sine, first * sine + second * cosine], -1)
+
+
+def rotated_latent(start, steps):
+    """Return the latent (latent_dim,) of a walk from `start` after some steps, which may be a fraction."""
+    angles = steps * step_angles(len(start)) % (2 * np.pi)  # still exact after hours
+    return np.asarray(rotate(start, angles.astype("float32")))
+
+
+def slerp_latent(start, seed, position, truncation=1.0):
+    """Return the latent at a position of an endless path from `start` that meets a random latent at every whole number.
+
+    Between two of them it follows the great circle, so no frame on it is less likely than they are (slerp; White 2016,
+    arXiv:1609.04468). The random latents are multiplied by `truncation`.
+    """
+    number, fraction = int(position), position % 1
+    start, end = (
+        truncation * latent_from_seed(len(start), seed, index) if index else start for index in (number, number + 1)
+    )
+    cosine = np.dot(start, end) / (np.linalg.norm(start) * np.linalg.norm(end))
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    if np.sin(angle) < 1e-4:  # latents of size 1 have only the straight line
+        return (1 - fraction) * start + fraction * end
+    return (np.sin((1 - fraction) * angle) * start + np.sin(fraction * angle) * end) / np.sin(angle)

@@ -1,0 +1,52 @@
+"""The network that scores frames by their features; it takes no part in training."""
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+
+import keras
+
+from walkgan.efficientnet import NETWORKS, build_scorer
+from walkgan.errors import InputError
+
+
+def load_network(features):
+    """Load the network that scores: one of EfficientNet-Lite's by name, `InceptionV3`, or a Keras file.
+
+    Raises InputError when it cannot be loaded, or InceptionV3 not downloaded.
+    """
+    if str(features) in NETWORKS:
+        return build_scorer(str(features))
+    if str(features) != "InceptionV3":
+        try:
+            return keras.models.load_model(features, compile=False)
+        except Exception as error:  # whatever the file makes Keras raise
+            raise InputError(f"--features {features} cannot be loaded: {str(error).splitlines()[0]}") from error
+    pixels = keras.Input((None, None, 3))
+    scaled = keras.layers.Rescaling(1 / 127.5, -1.0)(keras.layers.Resizing(299, 299)(pixels))
+    try:
+        inception = keras.applications.InceptionV3(include_top=False, pooling="avg")
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        raise InputError("InceptionV3 could not be downloaded: name another network with --features.") from error
+    return keras.Model(pixels, inception(scaled), name="Keras-InceptionV3")
+
+
+def describe_network(features):
+    """Return {"features": file or name of the network, "features_sha256": that of its weights' file}."""
+    if str(features) in NETWORKS:
+        weights = NETWORKS[str(features)]
+        return {"features": f"{weights.package}/{weights.file}", "features_sha256": weights.sha256}
+    if Path(features).is_file():
+        digest = hashlib.sha256(Path(features).read_bytes()).hexdigest()
+        return {"features": str(features), "features_sha256": digest}
+    return {"features": f"{features} of Keras {version('keras')}, ImageNet", "features_sha256": None}
+
+
+def extract_features(frames, network, batch_size=32):
+    """Return the features (count, numbers) float64 that a Keras model finds in frames.
+
+    `network` takes RGB values from 0 to 255 and gives one vector a frame (spatial outputs are averaged).
+    """
+    # predict, and not a call, so that batch normalisation runs on what it has learned.
+    outputs = network.predict(frames.astype("float32"), batch_size=batch_size, verbose=0)
+    return outputs.reshape(len(frames), -1, outputs.shape[-1]).mean(1).astype("float64")

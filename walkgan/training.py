@@ -1,0 +1,216 @@
+"""A training, from its settings to the end of its run.
+
+saved_models/0001-shuffled/
+    settings.json     the settings, and what the frames were
+    metrics.csv       losses and speed of every epoch, scores of every 25th
+    logs/             the same for TensorBoard
+    samples/          real.png; epoch-0005.png and so on, always of the same latents; latest.png
+    checkpoints/      step-00000420.weights.h5: all networks, optimizer, EMA, step
+    generator.keras   the averaged (EMA) generator, ready for inference
+    best_generator.keras   the same when it scored best
+    discriminator.keras    and feature_discriminator*.keras: with generator.keras, all that a warm start needs
+    rollbacks.log     divergences that were detected, if there were any
+"""
+
+import math
+import sys
+import warnings
+from contextlib import closing
+from dataclasses import asdict, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import keras
+
+from models import MAX_DOWNSAMPLINGS, frame_shapes_by_level, num_downsamplings
+from walkgan import distribution
+from walkgan.callbacks import CSVLog, EpochTensorBoard, GracefulStop, PeriodicEvaluation, ProgressBar, SampleGrid
+from walkgan.checkpoints import Checkpoints, load_newest_checkpoint
+from walkgan.dataset import batches, fingerprint, list_frames, read_timeline, usable_frames
+from walkgan.errors import InputError, SettingError
+from walkgan.files import atomic_write, folder_lock
+from walkgan.gan_builder import build_gan, uses_features
+from walkgan.run_folder import (
+    find_run,
+    load_run_info,
+    load_settings,
+    new_run_dir,
+    require_same_frames,
+    settings_as_json,
+)
+from walkgan.scoring_network import load_network
+from walkgan.settings import option_name
+
+# The most images that a size below the frames' own is trained on: by pixels alone, and where feature discriminators
+# will follow, which teach structure at full size as well.
+MAX_IMAGES_PER_SIZE, MAX_IMAGES_PER_SIZE_WITH_FEATURES = 60_000, 10_000
+
+
+def train(settings):
+    """Train a GAN from `settings`, a checked or unchecked TrainingSettings, in a run folder of its own.
+
+    Returns that folder. Raises SettingError and InputError, before anything is written, for what cannot be trained.
+    """
+    settings.check()
+    paths, frame_shape = usable_frames(list_frames(settings.frames))
+    if settings.batch_size > len(paths):
+        raise SettingError(f"--batch-size must be at most {len(paths)}, the frames in {settings.frames}.")
+    info = {"frame_shape": list(frame_shape), "frame_count": len(paths), "fingerprint": fingerprint(paths)}
+    distribution.initialize_hosts()
+    distribution.enable_determinism()
+    # `predict` on several hosts would need all of them to take part: they log no KID.
+    several_hosts = distribution.process_index_and_count()[1] > 1
+    network = load_network(settings.features) if settings.features and not several_hosts else None
+    timeline = read_timeline(paths) if settings.window > 1 else None
+    with distribution.distribution_scope(settings.devices):
+        gan = build_gan(settings, frame_shape, 1 / timeline.frame_interval if timeline else None)
+    of_one_host = ("frames", "runs", "name", "run", "start_from", "minutes")
+    shared = {name: value for name, value in asdict(settings).items() if name not in of_one_host}
+    distribution.require_equal_on_all_processes("their frames or settings", [shared, info])
+    if settings.resume:
+        run_dir = find_run(settings.runs, settings.run)
+        require_same_frames(run_dir, info)
+    else:
+        if settings.start_from:
+            warm_start(settings.start_from, gan, settings)
+        run_dir = new_run_dir(settings.runs, settings.name)
+    with folder_lock(run_dir, "trained"), distribution.abort_all_on_error():
+        run_training(run_dir, settings, gan, paths, info, timeline, network)
+    return run_dir
+
+
+def run_training(run_dir, settings, gan, paths, info, timeline, network):
+    """Train a GAN in the folder of its run, from where that stands to the end of its epochs, or to a stop."""
+    steps_per_epoch = math.ceil(len(paths) / settings.batch_size)
+    last_step = settings.epochs * steps_per_epoch
+    growth = start_or_resume(run_dir, settings, gan, info, last_step)
+    stop = GracefulStop(settings.minutes)
+    progress = ProgressBar(gan.steps, last_step, steps_per_epoch, stop)
+    log = CSVLog(run_dir / "metrics.csv", gan.steps, steps_per_epoch, settings)
+    samples = SampleGrid(run_dir, settings, paths)
+    checkpoints = Checkpoints(run_dir, settings, samples)
+    evaluation = PeriodicEvaluation(run_dir, settings, paths, network, log.rows)
+    board = [EpochTensorBoard(run_dir / "logs", write_graph=False)] if find_spec("tensorflow") else []
+    if not settings.resume:
+        checkpoints.save(gan)  # the first to roll back to
+    callbacks = [progress, checkpoints, evaluation, log, *board, samples, stop]
+
+    def next_batches(shape):
+        return stop.stop_on_read_error(batches(paths, settings, gan.steps, shape, timeline))
+
+    with stop.on_signals(), closing(progress.bar):
+        for (start, shape), (end, _) in zip(growth, [*growth[1:], (settings.epochs, None)], strict=True):
+            epochs = range(start, min(end, settings.epochs))
+            fit_size(gan, next_batches, shape, epochs, steps_per_epoch, callbacks, stop)
+    checkpoints.save_or_roll_back(gan)
+    samples.write(gan, "latest")
+    report_end(run_dir, settings, gan.steps, steps_per_epoch, stop)
+
+
+def start_or_resume(run_dir, settings, gan, info, last_step):
+    """Load the newest checkpoint on --resume, write settings.json and return the growth schedule of the run."""
+    if settings.resume:
+        growth = load_run_info(run_dir)["growth"]  # as at the start, even if --epochs has changed
+        load_newest_checkpoint(gan, run_dir)
+        distribution.require_equal_on_all_processes("their checkpoints", gan.steps)
+        if gan.steps >= last_step:
+            raise SettingError(f"{run_dir} has finished its {settings.epochs} epochs: set more with --epochs.")
+    else:
+        growth = growth_schedule(settings, gan.generator.output_shape[1:], info["frame_count"])
+    info = info | {"growth": growth, "keras": keras.__version__, "backend": keras.backend.backend()}
+    with atomic_write(run_dir / "settings.json") as partial:
+        partial.write_text(settings_as_json(replace(settings, resume=False, run=None), **info))
+    verb = "resuming" if settings.resume else "training"
+    height, width = info["frame_shape"][:2]
+    print(f"{verb} {run_dir}: {info['frame_count']} frames of {height}x{width}")
+    return growth
+
+
+def fit_size(gan, next_batches, shape, epochs, steps_per_epoch, callbacks, stop):
+    """Train on frames of one shape for what is left of its epochs, a range.
+
+    An interrupted epoch is finished first, the others follow in one `fit`.
+    """
+    gan.make_train_function(force=True)  # once a size: JAX would compile it again
+    while epochs.start <= gan.steps // steps_per_epoch < epochs.stop and not stop.agreed:
+        epoch, done = divmod(gan.steps, steps_per_epoch)
+        if gan.steps == epochs.start * steps_per_epoch:
+            gan.reset_optimizer()
+        with warnings.catch_warnings():
+            if tuple(shape) != gan.generator.output_shape[1:]:  # the layers of larger sizes are not trained yet
+                warnings.filterwarnings("ignore", message="Gradients do not exist for variables")
+            gan.fit(
+                next_batches(shape), initial_epoch=epoch, epochs=epoch + 1 if done else epochs.stop,
+                steps_per_epoch=steps_per_epoch - done, shuffle=False, verbose=0, callbacks=callbacks,
+            )  # fmt: skip
+
+
+def report_end(run_dir, settings, steps, steps_per_epoch, stop):
+    """Print how the training ended, where its results are and how to continue; raise InputError where a read failed."""
+    command = f"--resume --run {run_dir.name}"
+    if settings.runs != Path("saved_models"):
+        command = f"--runs {settings.runs} {command}"
+    if stop.error:
+        raise InputError(f"{stop.error} Everything is saved; then continue with {command}.")
+    outcome = stop.reason or ("stopped by another host" if stop.agreed else "finished")
+    print(f"{outcome} at epoch {steps / steps_per_epoch:.2f} of {settings.epochs}.")
+    print(f"Images: {run_dir / 'samples'}. Generator: {run_dir / 'generator.keras'}.")
+    if steps < settings.epochs * steps_per_epoch:
+        print(f"To continue: python {Path(sys.argv[0]).name} {command}")
+
+
+def warm_start(run_dir, gan, settings):
+    """Copy the averaged generator and the discriminators of a finished run, on frames as large or half as large.
+
+    Layers that it does not have start as always, adding nothing. Raises SettingError where its networks do not fit,
+    InputError where their files cannot be read.
+    """
+    source, shape = load_settings(run_dir), tuple(load_run_info(run_dir)["frame_shape"])
+    for name in ("latent_dim", "width", "window"):
+        if getattr(source, name) != getattr(settings, name):
+            raise SettingError(
+                f"{run_dir} was trained with {option_name(name)} {getattr(source, name)}: use the same here."
+            )
+    frame_shape = gan.generator.output_shape[1:]
+    smaller = shape in frame_shapes_by_level(frame_shape).values() and num_downsamplings(shape) >= MAX_DOWNSAMPLINGS
+    if shape != frame_shape and not smaller:
+        raise SettingError(
+            "{} was trained on frames of {}x{} and cannot start a training on {}x{}: only on the same size, or from "
+            "128 pixels on, on twice the size.".format(run_dir, *shape[:2], *frame_shape[:2])
+        )
+    for name, network in (gan.saved_networks | {"generator": gan.generator}).items():
+        path = run_dir / f"{name}.keras"
+        if name.startswith("feature") and not path.exists():
+            continue  # that run had none, or smaller frames: this network starts as always
+        try:
+            copy_weights(keras.models.load_model(path, compile=False), network)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{path} cannot be used for a warm start: {error!r:.200}") from error
+    gan.reset_ema()
+
+
+def copy_weights(source, network):
+    """Copy the weights of every layer of `source` to the layer of the same name in `network`."""
+    renamed = {"look": "stem"}  # before version 1.0.0
+    for layer in source.layers:
+        if layer.weights:
+            name = renamed.get(layer.name, layer.name).replace("_frames_", "_rgb_").replace("places_", "positions_")
+            network.get_layer(name).set_weights(layer.get_weights())
+
+
+def growth_schedule(settings, frame_shape, frame_count):
+    """Return (first epoch, frame shape) of each size that is trained, smallest first.
+
+    Each size but the last has a quarter of the epochs, but no more than MAX_IMAGES_PER_SIZE images, or
+    MAX_IMAGES_PER_SIZE_WITH_FEATURES.
+    """
+    shapes = list(frame_shapes_by_level(frame_shape).values())
+    if settings.start_from:
+        num_trained = shapes.index(tuple(load_run_info(settings.start_from)["frame_shape"])) + 1
+        shapes = shapes[num_trained:] or shapes[-1:]
+    elif not settings.grow:
+        shapes = shapes[-1:]
+    features = uses_features(settings, frame_shape)
+    images = MAX_IMAGES_PER_SIZE_WITH_FEATURES if features else MAX_IMAGES_PER_SIZE
+    epochs = min(settings.epochs // 4, math.ceil(images / (frame_count * settings.window)))
+    return [(epochs * number, shape) for number, shape in enumerate(shapes)]
