@@ -1,4 +1,4 @@
-"""Score a generator against the frames it was trained on, its walks too, with scores of real frames beside its own.
+"""Score a generator and its walks against the frames it was trained on, beside scores of real frames.
 
 The newest run in saved_models: python evaluate_unconditional_gan.py
 
@@ -24,11 +24,11 @@ class EvaluationSettings:
     """Network for KID and FID: `lite2`, EfficientNet-Lite2, which takes no part in training; `InceptionV3`, Keras's
     (96 MB, downloaded once); or a Keras file, from RGB frames of 0 to 255 to features."""
     count: int = 500
-    """Fakes to score, against as many real frames; fewer where there are fewer than twice as many real ones."""
+    """Fakes to score, against as many real frames; at most half of the number of real frames."""
     seed: int = 0
     """First seed of the fakes."""
     speed: float = 1.0
-    """Speed of the walks of a generator that has learned to walk."""
+    """Speed of the walks of a generator that has learned motion."""
     output: Path = Path("output")
     """Folder to write scores.json and nearest.png to."""
 

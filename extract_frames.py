@@ -4,7 +4,7 @@ The built-in night walk: python extract_frames.py
 
 A file, without its intro: python extract_frames.py --video walk.mp4 --start 12
 
-An address: python extract_frames.py --video https://www.youtube.com/watch?v=vHr4qSQ-5XU
+A URL: python extract_frames.py --video https://www.youtube.com/watch?v=vHr4qSQ-5XU
 """
 
 from dataclasses import dataclass
@@ -21,23 +21,23 @@ class ExtractionSettings:
     """Settings of an extraction."""
 
     video: str = BUILT_IN
-    """A video file, a folder of videos (taken in the order of their names), or an http(s) address (YouTube
-    included); by default a night walk that this project draws itself."""
+    """A video file, a folder of videos (read in the order of their names), or an http(s) URL (YouTube included); by
+    default a night walk that this project renders itself."""
     frames: Path = Path("data/frames")
     """Folder to write the frames to."""
     target_frames: int = 10_000
-    """Frames to sample, evenly in time; every frame when the video has no more than these."""
+    """Frames to sample, evenly in time; every frame of a video that has no more."""
     height: int = 160
     """Height of a frame in pixels."""
     width: int = 320
     """Width of a frame in pixels."""
     start: float = 0.0
-    """Second of each video to start at, to leave out an intro."""
+    """Second of each video to start at, to skip an intro."""
     end: float | None = None
     """Second of each video to end before."""
     crop: tuple[int, int, int, int] | None = None
-    """X Y WIDTH HEIGHT of the part of the picture to take, in the video's pixels, to leave out a watermark; the
-    frame is then the largest centred part of it that has the frame's proportions."""
+    """X Y WIDTH HEIGHT of the part of the video to use, in its pixels, to leave out a watermark; a frame is the largest
+    centred part of it with the frame's proportions."""
 
     def check(self):
         """Raise SettingError for the first value out of its range."""

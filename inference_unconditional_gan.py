@@ -1,6 +1,6 @@
-"""Draw from a saved generator: a grid of samples, single frames, and walks.
+"""Generate with a saved generator: a grid of samples, single frames, and walks.
 
-A generator that learned how a walk moves walks; any other moves through latent space from picture to picture.
+A generator that has learned motion walks; any other moves through latent space from image to image.
 
 The newest run in saved_models: python inference_unconditional_gan.py
 
@@ -17,7 +17,7 @@ from walkgan.settings import check_positive, check_range
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """Settings of the drawing."""
+    """Settings of an inference."""
 
     generator: Path | None = None
     """Run folder or Keras file (.keras, or .h5 of Keras 2 too); by default the newest run in saved_models."""
@@ -28,32 +28,32 @@ class InferenceSettings:
     columns: int = 4
     """Columns of plot.png."""
     count: int = 16
-    """Frames to write into frames/, one a seed, from --seed on; a file is named after its seed."""
+    """Frames to write into frames/, one per seed, from --seed on; each file is named after its seed."""
     seed: int = 0
     """First seed of plot.png and frames/, and the seed of the walk."""
     truncation: float = 1.0
-    """Below 1, latents are drawn nearer to the average: likelier frames, but more alike."""
+    """Below 1, latents are scaled towards the mean: more typical frames, less diversity."""
     walk_seconds: float = 8.0
     """Length of walk.mp4 and walks.mp4; 0 writes neither, and no strip.png."""
     walks: int = 3
-    """Walks side by side in walks.mp4 and strip.png (12 frames, 4 apart), of the seeds from --seed on."""
+    """Walks side by side in walks.mp4 and strip.png (12 frames, 4 apart), for the seeds from --seed on."""
     frame_rate: float | None = None
-    """Frames a second of the videos; by default as many as the frames a walk was learned from, else 30."""
+    """Frames per second of the videos; by default those of the video that the walk was learned from, else 30."""
     speed: float = 1.0
     """Speed of the walks; 0.5 is slow motion."""
     project: Path | None = None
-    """A picture, of which the nearest frame that the generator can draw is sought; both are written side by side into
-    projected.png, and the walk of walk.mp4 starts there."""
+    """An image file: the nearest frame that the generator can draw is found by gradient descent; both are written side
+    by side to projected.png, and walk.mp4 starts there."""
 
     def check(self):
         """Raise SettingError for the first value out of its range."""
-        check_range(self, 1, "rows", "columns", maximum=100)  # in one picture
+        check_range(self, 1, "rows", "columns", maximum=100)  # in one image
         check_range(self, 1, "walks", maximum=16)  # in one video
         check_range(self, 0, "count", "seed", "truncation", "walk_seconds")
         check_range(self, 0.1, "frame_rate", maximum=1000)
         check_positive(self, "speed")
         if self.project and not self.project.is_file():
-            raise SettingError(f"there is no picture {self.project}: --project takes a picture file.")
+            raise SettingError(f"there is no image {self.project}: --project takes an image file.")
 
 
 SETTINGS = InferenceSettings(

@@ -10,18 +10,18 @@ SETTINGS = TrainingSettings(
     name="shuffled",
     shuffle=True,
     epochs=500,
-    batch_size=8,  # more steps a minute: KID of 1208 after six minutes of a core, with 16 1449
+    batch_size=8,  # more steps per minute: KID of 1208 after six minutes on one core, with 16 1449
     latent_dim=128,
-    width=16,  # for a CPU; 32 or 64 on a GPU draws finer, a step's time grows with its square
+    width=16,  # for a CPU; 32 or 64 on a GPU gives finer images, the time per step grows with width squared
     loss="relativistic",
     augment=("translation",),  # colour and cutout too: slower, and no better on 336 frames
     grow=True,
     learning_rate=4e-4,  # twice DCGAN's: learned as steadily here, and sooner
     beta_1=0.0,  # no momentum: the other network has moved on; DCGAN's 0.5 learned more slowly here
     beta_2=0.99,
-    gamma=0.1,  # R1 and R2; 1.0 learned a little more slowly, and without it the discriminator wins
-    feature_weight=3.0,  # 0, pixels alone: KID three times as large after twelve minutes of a core
-    thumbnail_weight=3.0,  # 0 is as good after 40 minutes, and takes ten times as long to a KID of 340
+    gamma=0.1,  # R1 and R2; 1.0 learned a little more slowly, and without it the discriminator overpowers the generator
+    feature_weight=3.0,  # with 0, pixels only, KID was three times as large after twelve minutes on one core
+    thumbnail_weight=3.0,  # with 0, as good after 40 minutes, but ten times as long to a KID of 340
 )
 
 

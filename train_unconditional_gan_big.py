@@ -1,4 +1,4 @@
-"""Train on frames in video order, to learn how a walk moves.    python train_unconditional_gan_big.py --minutes 60"""
+"""Train on frames in video order, to learn motion.    python train_unconditional_gan_big.py --minutes 60"""
 
 from pathlib import Path
 
@@ -8,21 +8,21 @@ from walkgan.settings import TrainingSettings
 SETTINGS = TrainingSettings(
     frames=Path("data/frames"),
     name="ordered",
-    window=3,  # consecutive frames, which the discriminator judges together; 3 show a speed and its change
-    shuffle=True,  # the windows; in video order a batch would show one street only
+    window=3,  # frames that the discriminator sees together; 3 show a speed and its change
+    shuffle=True,  # the windows: in video order a batch would show only one street
     epochs=500,
     batch_size=8,  # windows: 24 frames
     latent_dim=128,
-    width=16,  # for a CPU; 32 or 64 on a GPU draws finer, a step's time grows with its square
+    width=16,  # for a CPU; 32 or 64 on a GPU gives finer images, the time per step grows with width squared
     loss="relativistic",
     augment=("translation",),  # colour and cutout too: slower, and no better on 336 frames
     grow=True,
     learning_rate=4e-4,  # twice DCGAN's: learned as steadily here, and sooner
     beta_1=0.0,  # no momentum: the other network has moved on; DCGAN's 0.5 learned more slowly here
     beta_2=0.99,
-    gamma=0.1,  # R1 and R2; 1.0 learned a little more slowly, and without it the discriminator wins
-    feature_weight=0.0,  # 3 draws single frames better; how it changes walks has not been measured yet
-    thumbnail_weight=0.0,  # 3 drew no better frames, and walks half as fast: a frame is drawn to one, not to the next
+    gamma=0.1,  # R1 and R2; 1.0 learned a little more slowly, and without it the discriminator overpowers the generator
+    feature_weight=0.0,  # 3 improves single frames; its effect on walks has not been measured yet
+    thumbnail_weight=0.0,  # 3 gave no better frames, and walks at half the pace
 )
 
 

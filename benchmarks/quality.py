@@ -3,7 +3,7 @@
 python benchmarks/quality.py --video walk.mp4 --minutes 60
 
 Each recipe is scored twice, after a twelfth of the time and at the end, by its averaged generator. The folder
-of --output then holds scores.csv, a picture of the first sixteen latents for each, and the runs.
+of --output then holds scores.csv, an image of the first sixteen latents for each, and the runs.
 """
 
 import csv
@@ -60,7 +60,7 @@ class QualitySettings:
     seed: int = 0
     """Seed of the trainings and of the scored fakes."""
     output: Path = Path("quality")
-    """Folder for the table, the pictures and the runs."""
+    """Folder for the table, the images and the runs."""
 
 
 def compare(settings):
@@ -69,10 +69,9 @@ def compare(settings):
         raise SettingError(f"--recipes knows no {unknown[0]!r}; it knows {', '.join(map(repr, RECIPES))}.")
     from extract_frames import ExtractionSettings
     from walkgan.dataset import list_frames, read_timeline
-    from walkgan.evaluation import real_frames, score
+    from walkgan.evaluation import real_frames, score, seeded_fakes
     from walkgan.extraction import extract
-    from walkgan.images import image_grid, to_uint8, write_frame
-    from walkgan.latents import latent_from_seed
+    from walkgan.images import image_grid, write_frame
     from walkgan.scoring_network import extract_features, load_network
 
     folder = settings.output / "frames"
@@ -88,10 +87,7 @@ def compare(settings):
     for name in settings.recipes:
         train = train_original if RECIPES[name] is None else train_ours
         for minutes, images, generator in train(name, paths, settings):
-            latents = np.stack(
-                [latent_from_seed(generator.input_shape[-1], settings.seed + index) for index in range(count)]
-            )
-            fakes = to_uint8(generator.predict(latents, batch_size=16, verbose=0))
+            fakes = seeded_fakes(generator, count, settings.seed)
             write_frame(settings.output / f"{name} {minutes:.3g} min.png", image_grid(fakes[:16], 4))
             scores = score(frames, fakes, features, extract_features(fakes, network), times, second_half)
             if not rows:

@@ -1,4 +1,4 @@
-"""Measure speed and memory: training against the original recipe, extraction against plain decoding, drawing.
+"""Measure speed and memory: training against the original recipe, extraction against plain decoding, generation.
 
 For example: python benchmarks/throughput.py --video walk.mp4 --minutes 4
 
@@ -8,7 +8,6 @@ Prints a table and writes throughput.csv. Everything is measured in this one run
 import csv
 import math
 import multiprocessing
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
+from benchmarks import video_speed
 from walkgan.cli import run_script
 from walkgan.settings import TrainingSettings
 
@@ -63,23 +63,29 @@ def measure(settings):
             print_row(rows[-1])
         if "extraction" in settings.recipes:
             for height in (360, 1080):
-                looped = apart(loop_video, settings.video, folder, height)[0]
-                plain, memory = apart(decode, looped)
-                rows.append((f"plain decoding, {height} lines", f"{12_000 / plain:.0f}", "frames/s", "", memory))
-                ours, memory = apart(extract_sixth, looped, folder / f"ours-{height}")
-                times = f"{ours / plain:.2f} times as long as plain decoding"
-                rows.append((f"extraction, {height} lines", f"{12_000 / ours:.0f}", "frames/s", times, memory))
-                ffmpeg = apart(extract_sixth_by_ffmpeg, looped, folder / f"ffmpeg-{height}")[0]
-                rows.append((f"the ffmpeg command, {height} lines", f"{12_000 / ffmpeg:.0f}", "frames/s", "", ""))
-                for row in rows[-3:]:
-                    print_row(row)
-                looped.unlink()
+                rows += extraction_rows(settings.video, folder, height)
         if "drawing" in settings.recipes:
             speed, memory = apart(drawing_speed, folder)
             rows.append(("drawing into mp4", f"{speed:.0f}", "frames/s", "", memory))
             print_row(rows[-1])
     with open(settings.output, "w", newline="") as file:
         csv.writer(file).writerows([("what", "value", "unit", "compared", "peak memory, MB"), *rows])
+
+
+def extraction_rows(video, folder, height):
+    """Measure extraction from a video of a height against plain decoding; print and return the rows."""
+    looped = apart(video_speed.loop_video, video, folder, height)[0]
+    plain, memory = apart(video_speed.decode, looped)
+    rows = [(f"plain decoding, {height} lines", f"{12_000 / plain:.0f}", "frames/s", "", memory)]
+    ours, memory = apart(video_speed.extract_sixth, looped, folder / f"ours-{height}")
+    times = f"{ours / plain:.2f} times as long as plain decoding"
+    rows.append((f"extraction, {height} lines", f"{12_000 / ours:.0f}", "frames/s", times, memory))
+    ffmpeg = apart(video_speed.extract_sixth_by_ffmpeg, looped, folder / f"ffmpeg-{height}")[0]
+    rows.append((f"the ffmpeg command, {height} lines", f"{12_000 / ffmpeg:.0f}", "frames/s", "", ""))
+    for row in rows:
+        print_row(row)
+    looped.unlink()
+    return rows
 
 
 def print_row(row):
@@ -95,30 +101,35 @@ def apart(function, *arguments):
 
 def with_memory(function, *arguments):
     """Return what a function returns, and the most memory that this process has held, in MB."""
-    import resource
-
     result = function(*arguments)
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return result, ""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return result, round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 
 
 def matrix_multiply_peak():
-    """Return the float32 operations a second of a large matrix product on the installed backend."""
+    """Return the float32 operations per second of a large matrix product on the installed backend."""
     import keras
 
     def products_a_second(size):
         matrix = keras.random.normal((size, size))
-        multiply = lambda: keras.ops.convert_to_numpy(keras.ops.matmul(matrix, matrix)[0, 0])  # noqa: E731
+
+        def multiply():
+            keras.ops.convert_to_numpy(keras.ops.matmul(matrix, matrix)[0, 0])
+
         return max(steps_per_second(multiply, 1) for _ in range(3))
 
     size = 2000
-    while (rate := products_a_second(size)) > 10:  # until a GPU's way to and from the processor counts for nothing
+    while (rate := products_a_second(size)) > 10:  # until the transfer to a GPU and back no longer counts
         size *= 2
     return 2 * size**3 * rate
 
 
 def training_speed(name, folder, settings):
-    """Return the images a second of a recipe's training loop, and the operations that an image needs."""
+    """Return the images per second of a recipe's training loop, and the operations that an image needs."""
     from walkgan.dataset import list_frames
 
     paths = list_frames(folder)
@@ -173,11 +184,11 @@ def project_speed(paths, run: TrainingSettings, seconds):
     clock, gan = Clock(), build_gan(run, frame_shape)
     gan.fit(batches(paths, run, 0, frame_shape), steps_per_epoch=10**6, shuffle=False, verbose=0, callbacks=[clock])
     generator, discriminator = forward_flops(gan.generator), forward_flops(gan.discriminator)
-    judged = 2 + len(gan.penalty_inputs) * (PENALTY_BATCH_SIZE / run.batch_size) if run.penalty else 2
-    # Forward, and backward to weights and inputs but not to frames, of all that is judged; once more backward, to the
+    num_scored = 2 + len(gan.penalty_inputs) * (PENALTY_BATCH_SIZE / run.batch_size) if run.gamma else 2
+    # Forward, and backward to weights and inputs but not to frames, of all that is scored; once more backward, to the
     # generator.
     unneeded = forward_flops(gan.discriminator, channels=frame_shape[2])
-    flops = 3 * generator + judged * (3 * discriminator - unneeded) + discriminator
+    flops = 3 * generator + num_scored * (3 * discriminator - unneeded) + discriminator
     if gan.projector:  # real and fake, the fake ones backward too; as the discriminator above, each by one view
         flops += 3 * forward_flops(gan.projector) + 8 * forward_flops(gan.feature_discriminators[0])
     return run.batch_size * clock.speed, flops
@@ -203,7 +214,7 @@ def forward_flops(network, channels=None):
 
 
 def steps_per_second(step, seconds):
-    """Return how often step() runs in a second, after three calls to warm up."""
+    """Return how often step() runs per second, after three calls to warm up."""
     for _ in range(3):
         step()
     began, count = time.perf_counter(), 0
@@ -213,54 +224,8 @@ def steps_per_second(step, seconds):
     return count / (time.perf_counter() - began)
 
 
-def loop_video(video, folder, height):
-    """Write the video, scaled to so many lines and looped to 12,000 frames, and return its path."""
-    import imageio_ffmpeg
-
-    once, looped = folder / f"once-{height}.mp4", folder / f"looped-{height}.mp4"
-    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error"]
-    scale = ["-an", "-vf", f"scale=-2:{height}", "-c:v", "libx264", "-preset", "veryfast", once]
-    subprocess.run([*ffmpeg, "-i", video, *scale], check=True)
-    subprocess.run([*ffmpeg, "-stream_loop", "-1", "-i", once, "-c", "copy", "-frames:v", "12000", looped], check=True)
-    return looped
-
-
-def decode(video):
-    """Return the seconds that OpenCV takes to decode a video from beginning to end."""
-    import cv2
-
-    began, capture = time.perf_counter(), cv2.VideoCapture(str(video))
-    while capture.read()[0]:
-        pass
-    return time.perf_counter() - began
-
-
-def extract_sixth(video, folder):
-    """Return the seconds that it takes to extract a sixth of 12,000 frames, as 10,000 of 60,000."""
-    from extract_frames import ExtractionSettings
-    from walkgan.extraction import extract
-
-    began = time.perf_counter()
-    extract(ExtractionSettings(video=str(video), frames=folder, target_frames=2000))
-    return time.perf_counter() - began
-
-
-def extract_sixth_by_ffmpeg(video, folder):
-    """Return the seconds that the ffmpeg command takes for the same frames."""
-    import imageio_ffmpeg
-
-    folder.mkdir()
-    began = time.perf_counter()
-    sampled = "select=not(mod(n\\,6)),scale=320:160:force_original_aspect_ratio=increase,crop=320:160"
-    subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", video, "-vf", sampled, "-fps_mode", "vfr",
-         "-q:v", "3", folder / "%06d.jpg"], check=True,
-    )  # fmt: skip
-    return time.perf_counter() - began
-
-
 def drawing_speed(folder):
-    """Return the frames a second that the default generator draws into a walk.mp4, start-up left out."""
+    """Return the frames per second that the default generator draws into a walk.mp4, start-up left out."""
     from models import build_generator
     from train_unconditional_gan import SETTINGS
     from walkgan.images import to_uint8

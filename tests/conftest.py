@@ -1,18 +1,28 @@
-"""What the tests share: small videos and frames that are made here, real scripts run as a user runs them."""
+"""What the tests share: small videos and frames made here, real scripts run as a user runs them, checkpoints read."""
 
+import csv
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from walkgan.images import write_frame
+from extract_frames import ExtractionSettings
+from walkgan.dataset import list_frames
+from walkgan.extraction import extract
+from walkgan.images import read_frame, write_frame
 from walkgan.video import write_video
 
 REPO = Path(__file__).parent.parent
+KERAS2 = REPO / "tests" / "keras2"
 REAL_VIDEOS = REPO.parent / "shared" / "videos"
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+FRAME_SHAPE = (16, 32, 3)
 KILLS = int(os.environ.get("KILLS", "3"))  # in each test that kills; 100 take half an hour
 TINY = (
     "--latent-dim", "8", "--width", "4", "--batch-size", "4", "--sample-every", "1", "--feature-width", "4",
@@ -76,3 +86,46 @@ def trained(tmp_path_factory, frames_dir):
     folder = tmp_path_factory.mktemp("trained")
     output = run("train_unconditional_gan.py", "--frames", frames_dir, *TINY, "--epochs", 3, cwd=folder)
     return folder / "saved_models" / "0001-shuffled", output
+
+
+def checkpoint_weights(run_dir):
+    """Everything in the newest checkpoint of a run, by name."""
+    found = {}
+    with h5py.File(sorted((run_dir / "checkpoints").glob("*.h5"))[-1]) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def assert_same_weights(first, second):
+    first, second = checkpoint_weights(first), checkpoint_weights(second)
+    assert first.keys() == second.keys() and len(first) > 40
+    assert any("optimizer" in name for name in first)
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def read_metrics(run_dir):
+    with open(run_dir / "metrics.csv") as file:
+        return [{name: float(value or "nan") for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def ffmpeg(*arguments):
+    subprocess.run([FFMPEG, "-v", "error", "-y", *map(str, arguments)], check=True)
+
+
+def extracted(video, folder, **settings):
+    """Extract 32x64 frames and return (frames, frames.json)."""
+    extract(ExtractionSettings(**{"video": str(video), "frames": folder, "height": 32, "width": 64} | settings))
+    frames = np.stack([read_frame(path) for path in list_frames(folder)])
+    return frames, json.loads((folder / "frames.json").read_text())
+
+
+def random_batches(batch_size=8, shape=FRAME_SHAPE):
+    random = np.random.default_rng(0)
+    while True:
+        frames = random.uniform(-1, 1, (batch_size, *shape)).astype("float32")
+        yield ({"frames": frames, "latents": random.standard_normal((batch_size, 4), "float32")},)
+
+
+def weights_of(network):
+    return [weight.numpy().copy() for weight in network.trainable_variables]

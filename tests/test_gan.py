@@ -1,18 +1,18 @@
-"""gan.py: who moves whom, the average, and that it learns."""
+"""The adversarial model: which loss moves which network, the EMA, growth, and that it learns."""
 
+import warnings
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
-from conftest import REPO
+from conftest import FRAME_SHAPE, REPO, random_batches, weights_of
 from keras import ops
 
-from models import SpectralConv2D, build_discriminators, build_generator, build_generators
+from models import build_discriminators, build_generator, build_generators
 from walkgan import gan as gan_module
 from walkgan import losses
-from walkgan.augmentation import diff_augment, feature_views
-from walkgan.gan import GAN
+from walkgan.gan import GAN, append_time_channel
 from walkgan.gan_builder import build_gan
 from walkgan.generators import steps_per_second
 from walkgan.latents import rotate, step_angles
@@ -20,7 +20,7 @@ from walkgan.run_folder import load_settings
 from walkgan.settings import TrainingSettings
 
 EVERYTHING = ("colour", "translation", "cutout")
-SHAPE, SMALLER = (16, 32, 3), (8, 16, 3)
+SHAPE, SMALLER = FRAME_SHAPE, (8, 16, 3)
 needs_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="takes its gradients with TensorFlow's tape"
 )
@@ -33,17 +33,6 @@ def small_gan(optimizer, ema_decay=0.9, gamma=20.0, loss="non-saturating", thumb
     gan = GAN(generators, discriminators, average, loss, gamma, thumbnail_weight, augment, ema_decay, seed=0)
     gan.compile(optimizer=optimizer, jit_compile=False)
     return gan
-
-
-def random_batches(batch_size=8, shape=SHAPE):
-    random = np.random.default_rng(0)
-    while True:
-        frames = random.uniform(-1, 1, (batch_size, *shape)).astype("float32")
-        yield ({"frames": frames, "latents": random.standard_normal((batch_size, 4), "float32")},)
-
-
-def weights_of(network):
-    return [weight.numpy().copy() for weight in network.trainable_variables]
 
 
 def moved_by_training(gan):
@@ -77,7 +66,7 @@ def test_each_loss_moves_only_its_own_network(loss, mover, augment):
         assert (all(moved[:-1]) and (fixed or moved[-1])) if name == mover else not any(moved)
 
 
-def test_small_frames_train_the_parts_for_small_frames_only():
+def test_small_frames_train_only_the_layers_for_small_frames():
     gan = small_gan(keras.optimizers.SGD(1.0))
     for network, untouched in ((gan.generator, "to_rgb_2"), (gan.discriminator, "from_rgb_2")):
         before = {layer.name: [w.numpy() for w in layer.trainable_variables] for layer in network.layers}
@@ -90,62 +79,6 @@ def test_small_frames_train_the_parts_for_small_frames_only():
             for layer in network.layers
         }
         assert any(moved.values()) and not moved[untouched]
-
-
-@pytest.mark.parametrize(
-    ("loss", "d_expected", "g_expected"),
-    [
-        ("non-saturating", np.log1p(np.exp(-0.5)) + np.log1p(np.exp(-1.0)), np.log1p(np.exp(1.0))),
-        ("hinge", 0.5 + 0.0, 1.0),
-        ("least-squares", (0.25 + 1.0) / 2, 4.0 / 2),
-        ("wasserstein-gp", -1.5, 1.0),
-        ("relativistic", np.log1p(np.exp(-1.5)), np.log1p(np.exp(1.5))),
-    ],
-)
-def test_losses_have_their_papers_values(loss, d_expected, g_expected):
-    real, fake = ops.full((4, 1), 0.5), ops.full((4, 1), -1.0)
-    d_loss, g_loss = gan_module.LOSSES[loss][0](real, fake, fake)
-    np.testing.assert_allclose([float(d_loss), float(g_loss)], [d_expected, g_expected], rtol=1e-5)
-
-
-def test_one_centred_penalty_is_the_distance_of_the_slope_from_1():
-    steps = np.random.default_rng(0).standard_normal((200_000, 10))
-    for norm in (0.3, 1.0, 3.0):
-        gradient = np.full(10, norm / np.sqrt(10))
-        slopes = ops.convert_to_tensor((steps @ gradient)[:, None].astype("float32"))
-        estimate = float(losses.one_centred_penalty(slopes))
-        np.testing.assert_allclose(estimate, (norm - 1) ** 2, atol=0.05)
-
-
-@needs_tensorflow
-def test_augmentation_changes_colour_place_and_cuts_and_lets_gradients_through():
-    import tensorflow as tf
-
-    frames = np.zeros((64, 16, 32, 3), "float32")
-    frames[:, 6:10, 14:18] = [0.9, 0.1, -0.5]
-    seed = keras.random.SeedGenerator(0)
-    variable = tf.Variable(frames)
-    with tf.GradientTape() as tape:
-        changed = diff_augment(variable, EVERYTHING, seed)
-        total = tf.reduce_sum(changed)
-    changed, gradient = changed.numpy(), tape.gradient(total, variable).numpy()
-    assert changed.shape == frames.shape and np.isfinite(gradient).all() and (gradient != 0).any((1, 2, 3)).all()
-    cut = (changed == 0).all(-1)
-    assert cut.any() and cut.mean() < 0.7
-    assert changed.std(0).max() > 0.1  # each in its own colours
-    places = set()
-    for _ in range(20):
-        bright = np.abs(diff_augment(frames, ["translation"], seed).numpy() - frames[:, :1, :1]).mean((0, 3))
-        places.add(tuple(np.argwhere(bright > 0.5 * bright.max()).mean(0).round().astype(int)))
-    assert len(places) > 5
-    assert (
-        (
-            diff_augment(frames, EVERYTHING, keras.random.SeedGenerator(1))
-            == diff_augment(frames, EVERYTHING, keras.random.SeedGenerator(1))
-        )
-        .numpy()
-        .all()
-    )
 
 
 @needs_tensorflow
@@ -171,7 +104,7 @@ def test_penalty_is_the_squared_gradient_and_moves_only_the_discriminator(monkey
     assert moved_by_training(gan) == [False, True]
 
 
-def test_bfloat16_does_not_drown_the_penalty():
+def test_bfloat16_does_not_distort_the_penalty():
     shipped = REPO / "saved_models" / "city_shuffled"
     generator, discriminator = (
         keras.models.load_model(shipped / f"{name}.keras", compile=False) for name in ("generator", "discriminator")
@@ -188,7 +121,7 @@ def test_bfloat16_does_not_drown_the_penalty():
     assert 0.5 < penalties["bfloat16"] / penalties["float32"] < 2, penalties  # 8 times as much, once
 
 
-def test_layout_is_the_distance_to_the_nearest_thumbnail_both_ways_and_moves_only_the_generator():
+def test_thumbnail_loss_is_the_nearest_distance_both_ways_and_moves_only_the_generator():
     random = np.random.default_rng(0)
     real, fake = random.uniform(-1, 1, (2, 5, *SHAPE)).astype("float32")  # thumbnails of 16x32 are 8x16
     small = [frames.reshape(5, 8, 2, 16, 2, 3).mean((2, 4)) for frames in (real, fake)]
@@ -204,7 +137,7 @@ def test_layout_is_the_distance_to_the_nearest_thumbnail_both_ways_and_moves_onl
     assert moved_by_training(gan) == [True, False]
 
 
-def test_windows_are_judged_together_and_drawn_from_one_latent_turned_on():
+def test_windows_are_drawn_from_one_rotated_latent():
     settings = TrainingSettings(window=3, latent_dim=6, width=4, loss="non-saturating", augment=())
     gan = build_gan(settings, SHAPE, steps_per_second=29.97)
     assert steps_per_second(gan.ema_generator) == 29.97
@@ -229,16 +162,6 @@ def test_windows_are_judged_together_and_drawn_from_one_latent_turned_on():
     np.testing.assert_allclose(seen[10:, ..., 9], np.broadcast_to(times[:4, -1, None, None] / 8, (4, 16, 32)))
 
 
-def test_rotation_keeps_the_prior_adds_up_and_has_a_direction():
-    latents = np.random.default_rng(0).standard_normal((4000, 8)).astype("float32")
-    angles = step_angles(8).astype("float32")
-    turned = np.array(rotate(latents, 7 * angles))
-    np.testing.assert_allclose(np.cov(turned.T), np.eye(8), atol=0.1)
-    np.testing.assert_allclose(rotate(turned, 5 * angles), rotate(latents, 12 * angles), atol=1e-5)
-    np.testing.assert_allclose(rotate(turned, -7 * angles), latents, atol=1e-5)
-    assert np.abs(turned - np.array(rotate(latents, -7 * angles))).mean() > 0.3
-
-
 def test_penalty_counts_alike_for_frames_of_every_size():
     gan = small_gan(keras.optimizers.SGD(0.1), gamma=2.0)
     logits = {name: np.zeros((4, 1), "float32") for name in ("real", "fake", "fake_for_generator")}
@@ -251,7 +174,7 @@ def test_penalty_counts_alike_for_frames_of_every_size():
     np.testing.assert_allclose([small - flat, large - flat], [2.0 / 2 * 0.5**2, 4 * 2.0 / 2 * 0.5**2], rtol=1e-4)
 
 
-def test_average_follows_the_generator():
+def test_ema_follows_the_generator():
     gan = small_gan(keras.optimizers.SGD(0.1), ema_decay=0.3)
     expected = [weight.numpy() for weight in gan.generator.variables]
     data = random_batches()
@@ -293,91 +216,7 @@ def test_learns_the_colours_of_flat_frames(loss):
     assert fakes.std((1, 2)).mean() < 0.4  # and flat
 
 
-def feature_gan(optimizer, shape=(128, 256, 3), loss="relativistic"):
-    settings = TrainingSettings(latent_dim=4, width=4, feature_weight=1.0, feature_width=4, augment=(), grow=False)
-    gan = build_gan(replace(settings, loss=loss), shape)
-    gan.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")  # whose eager steps take minutes
-    return gan
-
-
-@pytest.mark.parametrize("mover", ["generator", "feature_discriminators"])
-def test_feature_losses_move_only_their_own_networks(monkeypatch, mover):
-    # XLA's depthwise convolutions take a CPU twenty times as long.
-    shape, views = ((128, 256, 3), 2) if keras.backend.backend() != "jax" else ((64, 64, 3), 1)
-    gan = feature_gan(keras.optimizers.SGD(0.1), shape)
-    whole, keep = gan_module.hinge, (0.0, 1.0) if mover == "generator" else (1.0, 0.0)
-    monkeypatch.setattr(gan_module, "hinge", lambda *logits: [a * b for a, b in zip(keep, whole(*logits), strict=True)])
-    gan.loss_function = lambda *logits: (0.0 * ops.mean(logits[0]), 0.0)
-    gan.gamma.assign(0.0)
-    networks = {"generator": gan.generators[-1], "discriminator": gan.discriminator}
-    networks |= {f"feature_discriminators {view}": one for view, one in enumerate(gan.feature_discriminators)}
-    before = {name: weights_of(network) for name, network in networks.items()}
-    projector = [ops.convert_to_numpy(weight) for weight in gan.projector.weights]
-    gan.fit(random_batches(shape=shape, batch_size=2), steps_per_epoch=2, verbose=0)
-    for name, network in networks.items():
-        moved = [(old != new).any() for old, new in zip(before[name], weights_of(network), strict=True)]
-        assert any(moved) == name.startswith(mover), name
-    assert len(networks) == 2 + views
-    assert all(
-        (old == ops.convert_to_numpy(new)).all() for old, new in zip(projector, gan.projector.weights, strict=True)
-    )
-
-
-def test_of_a_window_single_frames_are_seen_by_their_features():
-    settings = TrainingSettings(latent_dim=4, width=4, window=3, feature_weight=1.0, feature_width=4, augment=())
-    gan = build_gan(replace(settings, grow=False), (64, 128, 3), 30.0)
-    random = np.random.default_rng(0)
-    batch = {
-        "frames": random.uniform(-1, 1, (2, 64, 128, 9)).astype("float32"),
-        "latents": random.standard_normal((2, 4), "float32"),
-        "frame_offsets": np.array([[0, 1, 2], [0, 2, 4]], "float32"),
-    }
-    scores = gan({name: ops.convert_to_tensor(value) for name, value in batch.items()})
-    assert scores["real"].shape == (2, 1) and scores["feature_real"].shape[0] == scores["feature_fake"].shape[0] == 2
-    (discriminator,) = gan.feature_discriminators
-    expected = discriminator(gan.projector(batch["frames"][..., :3]))
-    found, expected = map(ops.convert_to_numpy, (scores["feature_real"], expected))
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-
-
-def test_large_frames_are_seen_whole_and_in_crops():
-    frames = np.arange(4 * 128 * 256 * 3, dtype="float32").reshape(4, 128, 256, 3)
-    (whole, crops) = feature_views(
-        ops.convert_to_tensor(frames), ops.convert_to_tensor(-frames), (64, 128), keras.random.SeedGenerator(0)
-    )
-    for real, fake in (whole, crops):
-        assert real.shape == (2, 64, 128, 3)
-        np.testing.assert_array_equal(ops.convert_to_numpy(fake), -ops.convert_to_numpy(real))
-    averaged = frames[:2].reshape(2, 64, 2, 128, 2, 3).mean((2, 4))
-    np.testing.assert_allclose(ops.convert_to_numpy(whole[0]), averaged, rtol=1e-5)
-    crop = ops.convert_to_numpy(crops[0])[0]
-    (top, left) = (int(place[0]) for place in np.nonzero(frames[2, :, :, 0] == crop[0, 0, 0]))
-    np.testing.assert_array_equal(crop, frames[2, top : top + 64, left : left + 128])
-
-
-@pytest.mark.parametrize(("shape", "count"), [((32, 64, 3), 0), ((64, 128, 3), 1), ((100, 120, 3), 1)])
-def test_features_are_seen_of_frames_that_are_large_enough(shape, count):
-    gan = feature_gan(keras.optimizers.SGD(0.1), shape)
-    assert len(gan.feature_discriminators) == count
-    for discriminator in gan.feature_discriminators:
-        assert discriminator.output_shape[1] >= 3 * 4 * 8
-
-
-def test_spectral_convolution_has_slope_1():
-    keras.utils.set_random_seed(0)
-    layer = SpectralConv2D(6, 3, use_bias=True)
-    frames = keras.random.normal((1, 3, 3, 5), seed=1)
-    for _ in range(50):
-        layer(frames, training=True)
-    inputs = np.eye(45, dtype="float32").reshape(45, 3, 3, 5)
-    outputs = ops.convert_to_numpy(layer(inputs)).reshape(45, 6) - ops.convert_to_numpy(layer.bias)
-    np.testing.assert_allclose(np.linalg.svd(outputs, compute_uv=False)[0], 1.0, rtol=1e-3)
-    before = ops.convert_to_numpy(layer.singular_vector)
-    layer(frames)
-    assert (ops.convert_to_numpy(layer.singular_vector) == before).all()  # followed in training only
-
-
-def test_a_restarted_optimizer_moves_new_and_old_layers_alike():
+def test_a_reset_optimizer_moves_new_and_old_layers_alike():
     gan = small_gan(keras.optimizers.Adam(1e-3, beta_1=0.0, beta_2=0.99))
     gan.optimizer.build(gan.trainable_variables)
     gan.fit(random_batches(shape=SMALLER), steps_per_epoch=30, verbose=0)
@@ -389,3 +228,17 @@ def test_a_restarted_optimizer_moves_new_and_old_layers_alike():
     steps = [np.abs(new - old).max() / 1e-3 for old, new in zip(before, after, strict=True)]
     assert 0.9 < max(steps) < 1.1  # without the restart, layers of the larger size moved 5
     assert float(ops.convert_to_numpy(gan.optimizer.learning_rate)) == np.float32(1e-3)
+
+
+def test_time_channel_scales_with_the_window():
+    frames, offsets = np.zeros((2, 8, 8, 15), "float32"), np.array([[0, 1, 2, 3, 4], [0, 4, 8, 12, 16]], "float32")
+    channel = ops.convert_to_numpy(append_time_channel([frames], ops.convert_to_tensor(offsets)))[..., 15]
+    np.testing.assert_allclose(channel[:, 0, 0], [0.25, 1.0])
+
+
+def test_at_full_size_every_weight_has_a_gradient():
+    gan = small_gan(keras.optimizers.SGD(0.1))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        gan.fit(random_batches(), steps_per_epoch=1, verbose=0)
+    assert not [warning for warning in caught if "Gradients do not exist" in str(warning.message)]

@@ -10,7 +10,7 @@ import imageio_ffmpeg
 import keras
 import numpy as np
 import pytest
-from conftest import TINY, run
+from conftest import KERAS2, TINY, run
 
 from walkgan.generators import load_generator
 from walkgan.images import read_frame, to_uint8, write_frame
@@ -136,7 +136,21 @@ def test_a_picture_is_projected_and_a_walk_starts_from_it(walker, trained, tmp_p
     assert np.abs(found - drawn).mean() < 0.5 * np.abs(others - drawn).mean((1, 2, 3)).min()
     first = cv2.VideoCapture(str(tmp_path / "output/walk.mp4")).read()[1][..., ::-1]
     assert np.abs(first - found).mean() < np.abs(first - others[0]).mean()  # the walk of the seed would begin there
-    assert "there is no picture none.png" in run(SCRIPT, "--project", "none.png", cwd=trained[0].parents[1], expect=2)
+    before = read_frame(tmp_path / "output/projected.png")
+    run(
+        SCRIPT,
+        "--generator",
+        "vivid.keras",
+        "--project",
+        "picture.png",
+        "--walk-seconds",
+        0,
+        "--truncation",
+        0.1,
+        cwd=tmp_path,
+    )
+    assert (read_frame(tmp_path / "output/projected.png") == before).all()  # what was found is not scaled
+    assert "there is no image none.png" in run(SCRIPT, "--project", "none.png", cwd=trained[0].parents[1], expect=2)
 
 
 @pytest.mark.parametrize("room, written, wanting", [(100, [], "plot.png"), (2000, ["plot.png"], "walks.mp4")])
@@ -158,9 +172,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(trained, tmp_path, room, 
     run(SCRIPT, *little, cwd=tmp_path)
 
 
-def test_generators_of_other_people(tmp_path):
-    from test_models import KERAS2
-
+def test_third_party_generators(tmp_path):
     output = run(SCRIPT, "--generator", KERAS2 / "generator.h5", "--walk-seconds", 0.2, cwd=tmp_path)
     assert "generator.h5" in output
     assert read_frame(tmp_path / "output/frames/000000.png").shape == (10, 16, 3)
@@ -185,3 +197,9 @@ def test_bad_generators_and_settings_are_told(trained, tmp_path):
         assert option in run(SCRIPT, "--generator", trained[0], option, 0, cwd=tmp_path, expect=2)
     assert "from 1 to 100, not 101" in run(SCRIPT, "--columns", 101, cwd=tmp_path, expect=2)
     assert not (tmp_path / "output").exists()
+
+
+def test_an_output_folder_may_have_a_colon(trained, tmp_path):
+    few = ("--generator", trained[0], "--rows", 1, "--columns", 1, "--count", 1, "--walk-seconds", 0.2)
+    run(SCRIPT, *few, "--output", "a:b", cwd=tmp_path)
+    assert cv2.VideoCapture(str(tmp_path / "a:b/walk.mp4")).read()[0]

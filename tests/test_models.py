@@ -1,4 +1,4 @@
-"""models.py: shapes, errors, all backends, generators from strangers."""
+"""The networks: shapes, shared layers, errors, all backends."""
 
 import importlib.util
 import subprocess
@@ -10,10 +10,6 @@ import pytest
 from conftest import REPO
 
 from models import build_discriminators, build_generator, build_generators, frame_shapes_by_level
-from walkgan.errors import InputError
-from walkgan.generators import load_generator
-
-KERAS2 = REPO / "tests" / "keras2"
 
 
 @pytest.mark.parametrize(
@@ -157,50 +153,3 @@ for window in (1, 3):
     environment = {"KERAS_BACKEND": backend, "PYTHONPATH": str(REPO), "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
-
-
-def test_loads_a_generator_of_keras_2_exactly():
-    expected = np.load(KERAS2 / "expected.npz")
-    generator = load_generator(KERAS2 / "generator.h5")
-    assert generator.input_shape == (None, 10)
-    np.testing.assert_allclose(generator.predict(expected["latents"], verbose=0), expected["frames"], atol=1e-5)
-
-
-@pytest.mark.parametrize("suffix", ["keras", "h5"])
-@pytest.mark.parametrize(("activation", "low", "high"), [("tanh", -1, 1), ("sigmoid", 0, 1)])
-def test_loads_strangers_generators_of_any_size_and_range(tmp_path, suffix, activation, low, high):
-    keras.utils.set_random_seed(1)
-    wide = keras.initializers.RandomNormal(stddev=3.0)
-    stranger = keras.Sequential(
-        [
-            keras.Input((5,)),
-            keras.layers.Dense(7 * 9, activation, kernel_initializer=wide),
-            keras.layers.Reshape((7, 9, 1)),
-        ]
-    )
-    stranger.save(tmp_path / f"stranger.{suffix}")
-    latents = np.random.default_rng(0).standard_normal((4, 5)).astype("float32")
-    frames = load_generator(tmp_path / f"stranger.{suffix}").predict(latents, verbose=0)
-    assert frames.shape == (4, 7, 9, 3)
-    expected = (stranger.predict(latents, verbose=0) - low) / (high - low) * 2 - 1
-    np.testing.assert_allclose(frames, np.repeat(expected, 3, -1), atol=1e-5)
-
-
-def test_files_that_hold_no_generator_are_told(tmp_path):
-    whole = tmp_path / "whole.keras"
-    build_generator(6, (8, 8, 3), width=4).save(whole)
-    (tmp_path / "cut.keras").write_bytes(whole.read_bytes()[:3000])
-    (tmp_path / "text.keras").write_text("no model")
-    (tmp_path / "text.h5").write_text("no model")
-    (tmp_path / "empty.keras").write_bytes(b"")
-    build_discriminators((8, 8, 3), width=4)[-1].save(tmp_path / "discriminator.keras")
-    for name in ("cut.keras", "text.keras", "text.h5", "empty.keras", "discriminator.keras"):
-        with pytest.raises(InputError, match=name):
-            load_generator(tmp_path / name)
-
-
-def test_code_in_a_file_is_never_run(tmp_path):
-    inside = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: print("run!") or x)])
-    inside.save(tmp_path / "lambda.keras")
-    with pytest.raises(InputError, match=r"lambda\.keras"):
-        load_generator(tmp_path / "lambda.keras")

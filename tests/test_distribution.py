@@ -1,0 +1,117 @@
+"""Several devices and several hosts train as one."""
+
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+from conftest import TINY, checkpoint_weights, run, start
+
+from walkgan import distribution
+
+SCRIPT = "train_unconditional_gan.py"
+
+TWO_PROCESSORS = """
+import tensorflow as tf
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+"""
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_two_devices_train_like_one(tmp_path, frames_dir, backend):
+    pytest.importorskip(backend)
+    environment = {"KERAS_BACKEND": backend, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    if backend == "tensorflow":
+        (tmp_path / "sitecustomize.py").write_text(TWO_PROCESSORS)  # which Python runs first
+        environment["PYTHONPATH"] = str(tmp_path)
+    # Nothing that is drawn at random within a step, of which two devices draw twice as much, nor a nearest frame, which
+    # a device seeks in its own part of the batch.
+    arguments = (
+        SCRIPT,
+        "--frames",
+        frames_dir,
+        *TINY,
+        "--epochs",
+        2,
+        "--augment",
+        "--gamma",
+        0,
+        "--thumbnail-weight",
+        0,
+    )
+    for devices in (1, 2):
+        run(*arguments, "--devices", devices, "--name", f"on-{devices}", cwd=tmp_path, env=environment)
+    one, two = (checkpoint_weights(tmp_path / f"saved_models/000{devices}-on-{devices}") for devices in (1, 2))
+    assert one.keys() == two.keys()
+    for name in one:
+        # Adam's first steps make much of the last digits where a gradient is next to nothing.
+        near = np.isclose(one[name], two[name], rtol=1e-3, atol=1e-4)
+        assert near.mean() > 0.98, name
+    run(SCRIPT, "--resume", "--epochs", 3, cwd=tmp_path, env=environment)
+    run(SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 1, "--devices", 2, cwd=tmp_path, env=environment)
+    assert "cannot be divided" in run(*arguments, "--devices", 3, cwd=tmp_path, expect=2, env=environment)
+    assert f"{backend} finds 2" in run(*arguments, "--devices", 4, cwd=tmp_path, expect=2, env=environment)
+
+
+def test_two_hosts_train_like_one_and_stop_together(tmp_path, frames_dir):
+    pytest.importorskip("jax")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    together = {"KERAS_DISTRIBUTION_JOB_ADDRESSES": address, "KERAS_DISTRIBUTION_NUM_PROCESSES": "2"}
+
+    def on_both(*arguments):
+        return [
+            start(
+                SCRIPT, *arguments, "--runs", f"host-{number}", cwd=tmp_path,
+                env=environment | together | {"KERAS_DISTRIBUTION_PROCESS_ID": str(number)},
+            )
+            for number in (0, 1)
+        ]  # fmt: skip
+
+    arguments = ("--frames", frames_dir, *TINY, "--no-grow", "--epochs", 2, "--augment", "--gamma", 0)
+    run(SCRIPT, *arguments, cwd=tmp_path, env=environment)
+    for process in on_both(*arguments, "--devices", 2):
+        output = "".join(process.communicate(timeout=600))
+        assert process.returncode == 0, output
+    one = checkpoint_weights(tmp_path / "saved_models/0001-shuffled")
+    for number in (0, 1):
+        two = checkpoint_weights(tmp_path / f"host-{number}/0001-shuffled")
+        for name in one:
+            assert np.isclose(one[name], two[name], rtol=1e-3, atol=1e-4).mean() > 0.98, name
+    for process in on_both(*arguments, "--devices", 4):
+        assert "--devices must be 2" in "".join(process.communicate(timeout=600))
+        assert process.returncode == 2
+
+    def trained_on_both():
+        processes, rows = on_both("--resume", "--epochs", 10_000), tmp_path / "host-0/0001-shuffled/metrics.csv"
+        enough = len(rows.read_text().splitlines()) + 3
+        while len(rows.read_text().splitlines()) < enough:
+            time.sleep(0.05)
+            assert processes[0].poll() is None
+        return processes
+
+    processes = trained_on_both()
+    processes[1].send_signal(signal.SIGINT)
+    for process, words in zip(processes, ("stopped by another host", "interrupted: saved"), strict=True):
+        output = "".join(process.communicate(timeout=600))
+        assert process.returncode == 0 and words in output, output
+    newest = [max((tmp_path / f"host-{number}").rglob("step-*.h5")).name for number in (0, 1)]
+    assert newest[0] == newest[1]
+    processes = trained_on_both()
+    processes[1].kill()
+    assert "lost the connection to another host" in processes[0].communicate(timeout=600)[1]
+    assert processes[0].returncode == 1
+
+
+def test_several_processes_agree_every_tenth_batch(monkeypatch):
+    exchanged = []
+    monkeypatch.setattr(distribution, "process_index_and_count", lambda: (0, 2))
+    monkeypatch.setattr(distribution, "all_gather", lambda flag: exchanged.append(flag) or np.array([flag, False]))
+    assert [batch for batch in range(30) if distribution.any_process(True, batch)] == [0, 10, 20]
+    assert not distribution.any_process(False, 10) and len(exchanged) == 4
+    monkeypatch.setattr(distribution, "process_index_and_count", lambda: (0, 1))
+    assert all(distribution.any_process(True, batch) for batch in range(30))

@@ -1,0 +1,83 @@
+"""Downloads: the smallest version that is large enough, continued after interruptions."""
+
+import functools
+import http.server
+import threading
+
+import cv2
+import pytest
+from conftest import extracted, ffmpeg, run
+
+from walkgan import extraction
+from walkgan.dataset import list_frames
+
+
+@pytest.fixture
+def server(video):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Quiet, directory=video.parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_url_is_downloaded(server, tmp_path):
+    output = run("extract_frames.py", "--video", f"{server}/walk.mp4", "--height", 32, "--width", 64, cwd=tmp_path)
+    assert "60 frames" in output
+    output = run("extract_frames.py", "--video", f"{server}/none.mp4", "--frames", "f", cwd=tmp_path, expect=1)
+    assert "none.mp4" in output and "404" in output
+    assert not (tmp_path / "f").exists()
+
+
+def test_smallest_version_that_covers_a_frame_is_downloaded(server, video, tmp_path):
+    folder = video.parent
+    playlist = ["#EXTM3U"]
+    for height in (384, 96, 192):  # as a site offers them: each a stream of its own
+        stream = ["-vf", f"scale={2 * height}:{height}", "-c:v", "libx264", "-f", "hls", folder / f"{height}.m3u8"]
+        ffmpeg("-i", video, *stream)
+        playlist += [f"#EXT-X-STREAM-INF:BANDWIDTH={height * 1000},RESOLUTION={2 * height}x{height}", f"{height}.m3u8"]
+    # Smaller and large enough, but OpenCV does not decode it.
+    playlist += ['#EXT-X-STREAM-INF:BANDWIDTH=9,RESOLUTION=340x170,CODECS="av01.0.00M.08"', "none.m3u8"]
+    (folder / "sizes.m3u8").write_text("\n".join(playlist) + "\n")
+    run("extract_frames.py", "--video", f"{server}/sizes.m3u8", cwd=tmp_path)
+    (downloaded,) = (tmp_path / "data/videos").iterdir()
+    assert cv2.VideoCapture(str(downloaded)).get(cv2.CAP_PROP_FRAME_HEIGHT) == 192
+    assert len(list_frames(tmp_path / "data/frames")) == 60
+
+
+@pytest.mark.parametrize("stalls", [False, True])
+def test_a_broken_or_stalled_download_continues(video, tmp_path, monkeypatch, stalls):
+    monkeypatch.setattr(extraction, "DOWNLOAD_TIMEOUT", 1)
+    content, asked, over = video.read_bytes(), [], threading.Event()
+
+    class BreaksOff(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            start = int(self.headers.get("Range", "bytes=0-")[6:].split("-")[0])
+            asked.append(start)
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("Content-Type", "video/mp4")
+            self.end_headers()
+            self.wfile.write(content[start:][: len(content) // 2 + 1])
+            if stalls and self.command == "GET" and not start:
+                over.wait(60)
+
+        def do_HEAD(self):
+            self.do_GET()
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), BreaksOff) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/walk.mp4"
+        frames, _ = extracted(address, tmp_path / "data/frames")
+        over.set()
+        server.shutdown()
+    (downloaded,) = (tmp_path / "data/videos").iterdir()
+    assert downloaded.read_bytes() == content and max(asked) > 0 and len(frames) == 60

@@ -1,0 +1,69 @@
+"""Generator files: of Keras 2, of other projects, damaged, with code in them."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import KERAS2
+
+from models import build_discriminators, build_generator
+from walkgan.errors import InputError
+from walkgan.generators import load_generator
+
+
+def test_loads_a_generator_of_keras_2_exactly():
+    expected = np.load(KERAS2 / "expected.npz")
+    generator = load_generator(KERAS2 / "generator.h5")
+    assert generator.input_shape == (None, 10)
+    np.testing.assert_allclose(generator.predict(expected["latents"], verbose=0), expected["frames"], atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+@pytest.mark.parametrize(("activation", "low", "high"), [("tanh", -1, 1), ("sigmoid", 0, 1)])
+def test_loads_third_party_generators_of_any_size_and_range(tmp_path, suffix, activation, low, high):
+    keras.utils.set_random_seed(1)
+    wide = keras.initializers.RandomNormal(stddev=3.0)
+    stranger = keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(7 * 9, activation, kernel_initializer=wide),
+            keras.layers.Reshape((7, 9, 1)),
+        ]
+    )
+    stranger.save(tmp_path / f"stranger.{suffix}")
+    latents = np.random.default_rng(0).standard_normal((4, 5)).astype("float32")
+    frames = load_generator(tmp_path / f"stranger.{suffix}").predict(latents, verbose=0)
+    assert frames.shape == (4, 7, 9, 3)
+    expected = (stranger.predict(latents, verbose=0) - low) / (high - low) * 2 - 1
+    np.testing.assert_allclose(frames, np.repeat(expected, 3, -1), atol=1e-5)
+
+
+def test_files_without_a_generator_are_rejected(tmp_path):
+    whole = tmp_path / "whole.keras"
+    build_generator(6, (8, 8, 3), width=4).save(whole)
+    (tmp_path / "cut.keras").write_bytes(whole.read_bytes()[:3000])
+    (tmp_path / "text.keras").write_text("no model")
+    (tmp_path / "text.h5").write_text("no model")
+    (tmp_path / "empty.keras").write_bytes(b"")
+    build_discriminators((8, 8, 3), width=4)[-1].save(tmp_path / "discriminator.keras")
+    for name in ("cut.keras", "text.keras", "text.h5", "empty.keras", "discriminator.keras"):
+        with pytest.raises(InputError, match=name):
+            load_generator(tmp_path / name)
+
+
+def test_code_in_a_file_is_never_run(tmp_path):
+    inside = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: print("run!") or x)])
+    inside.save(tmp_path / "lambda.keras")
+    with pytest.raises(InputError, match=r"lambda\.keras"):
+        load_generator(tmp_path / "lambda.keras")
+
+
+def test_a_tanh_generator_is_never_rescaled(tmp_path):
+    bright = keras.initializers.Constant(3.0)  # so that no frame of a few is dark anywhere
+    model = keras.Sequential(
+        [keras.Input((5,)), keras.layers.Dense(48, bias_initializer=bright, kernel_initializer="zeros")]
+    )
+    model.add(keras.layers.Reshape((4, 4, 3)))
+    model.add(keras.layers.Activation("tanh"))
+    model.save(tmp_path / "bright.keras")
+    frames = load_generator(tmp_path / "bright.keras").predict(np.zeros((1, 5), "float32"), verbose=0)
+    np.testing.assert_allclose(frames, np.tanh(3.0), rtol=1e-5)

@@ -1,0 +1,184 @@
+"""Resuming: bit for bit, after kills, Ctrl-C and full disks, with the settings of the run, on another backend."""
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import time
+
+import h5py
+import numpy as np
+import pytest
+from conftest import (
+    KILLS,
+    TINY,
+    assert_same_weights,
+    checkpoint_weights,
+    moving_picture,
+    read_metrics,
+    run,
+    start,
+    write_frames,
+)
+
+from walkgan.generators import load_generator
+from walkgan.images import read_frame
+
+SCRIPT = "train_unconditional_gan.py"
+
+
+@pytest.mark.parametrize("script", [SCRIPT, "train_unconditional_gan_big.py"])
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path, frames_dir, script):
+    run(script, "--frames", frames_dir, "--runs", "whole", *TINY, "--epochs", 4, cwd=tmp_path)
+    (whole,) = (tmp_path / "whole").iterdir()
+    process = start(
+        script, "--frames", frames_dir, "--runs", "parts", *TINY, "--epochs", 4, "--minutes", 1e-6, cwd=tmp_path
+    )
+    output = process.communicate(timeout=200)[0]
+    assert process.returncode == 0 and "--resume" in output
+    (part,) = (tmp_path / "parts").iterdir()
+    assert read_metrics(part)[-1]["step"] == 1  # in the middle of the first epoch
+    run(script, "--runs", "parts", "--resume", "--epochs", 2, cwd=tmp_path)
+    output = run(script, "--runs", "parts", "--resume", "--run", part.name, "--epochs", 4, cwd=tmp_path)
+    assert "resuming" in output
+    facts = json.loads((part / "settings.json").read_text())
+    assert facts["settings"]["epochs"] == 4
+    assert facts["growth"] == [[0, [8, 16, 3]], [1, [16, 32, 3]]]  # stopped before, resumed across
+    assert_same_weights(part, whole)
+    assert [row["step"] for row in read_metrics(part)] == [1, 3, 6, 9, 12]
+    if script == SCRIPT:
+        assert (read_frame(part / "samples/latest.png") == read_frame(whole / "samples/latest.png")).all()
+
+
+def test_feature_discriminators_resume_bit_for_bit(tmp_path):
+    (tmp_path / "frames").mkdir()
+    write_frames(tmp_path / "frames", moving_picture(6, 128, 128), ".jpg")
+    arguments = (SCRIPT, "--frames", "frames", *TINY, "--no-grow", "--epochs", 2)
+    run(*arguments, "--runs", "whole", cwd=tmp_path)
+    run(*arguments, "--runs", "parts", "--minutes", 1e-6, cwd=tmp_path)
+    run(SCRIPT, "--runs", "parts", "--resume", cwd=tmp_path)
+    whole, parts = (tmp_path / runs / "0001-shuffled" for runs in ("whole", "parts"))
+    assert_same_weights(parts, whole)
+    assert sum("feature_discriminator" in name for name in checkpoint_weights(whole)) > 40
+    assert [np.isfinite([row["feature_d_loss"], row["feature_g_loss"]]).all() for row in read_metrics(parts)] == [
+        True
+    ] * 3
+    run(*arguments, "--runs", "pixels", "--feature-weight", 0, cwd=tmp_path)
+    assert not any("feature_discriminator" in name for name in checkpoint_weights(tmp_path / "pixels/0001-shuffled"))
+
+
+def test_a_busy_cpu_changes_nothing(tmp_path, frames_dir):
+    arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 40, "--sample-every", 40)
+    together = [start(*arguments, "--runs", f"runs-{number}", cwd=tmp_path) for number in range(4)]
+    for process in together:
+        output = "".join(process.communicate(timeout=200))
+        assert process.returncode == 0, output
+    for number in range(1, 4):
+        assert_same_weights(tmp_path / "runs-0/0001-shuffled", tmp_path / f"runs-{number}/0001-shuffled")
+
+
+def test_killed_at_any_moment_it_resumes_to_the_same_end(tmp_path, frames_dir):
+    arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 14 * KILLS)
+    run(*arguments, "--runs", "whole", "--sample-every", 50, cwd=tmp_path)  # nor a checkpoint after every step
+    arguments += ("--checkpoint-minutes", 1e-6)
+    run_dir = tmp_path / "killed/0001-shuffled"
+    random = np.random.default_rng(0)
+    kills = 0
+    process = start(*arguments, "--runs", "killed", cwd=tmp_path)
+    while process.poll() is None:
+        deadline = time.monotonic() + 60
+        while process.poll() is None and not (run_dir / "metrics.csv").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(random.uniform(0.5, 4) if not kills else random.uniform(6, 9))
+        if kills < KILLS and process.poll() is None:
+            process.kill()
+            kills += 1
+            process.wait()
+            for path in run_dir.glob("checkpoints/step-*.h5"):
+                with h5py.File(path):  # whole
+                    pass
+            if (run_dir / "generator.keras").exists():
+                load_generator(run_dir / "generator.keras")
+            soon = ("--checkpoint-minutes", 5, "--sample-every", 50) if kills == KILLS else ()  # to the end
+            process = start(SCRIPT, "--runs", "killed", "--resume", *soon, cwd=tmp_path)
+        elif kills == KILLS:
+            process.communicate(timeout=200)
+    assert process.returncode == 0 and kills
+    assert_same_weights(run_dir, tmp_path / "whole/0001-shuffled")
+    steps = [row["step"] for row in read_metrics(run_dir)]
+    assert steps == sorted(set(steps)) and steps[-1] == 42 * KILLS
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_and_says_how_to_resume(tmp_path, frames_dir, number):
+    process = start(SCRIPT, "--frames", frames_dir, *TINY, cwd=tmp_path)
+    run_dir = tmp_path / "saved_models/0001-shuffled"
+    while not (run_dir / "samples/epoch-0002.png").exists():
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(number)
+    output = "".join(process.communicate(timeout=60))
+    assert process.returncode == 0, output
+    assert f"--resume --run {run_dir.name}" in output and "Traceback" not in output
+    assert int(checkpoint_weights(run_dir)["vars/step"]) == read_metrics(run_dir)[-1]["step"] >= 6
+    load_generator(run_dir / "generator.keras")
+
+
+def test_resume_keeps_the_runs_settings(tmp_path, frames_dir, trained):
+    shutil.copytree(trained[0].parent, tmp_path / "saved_models")
+    output = run(SCRIPT, "--resume", "--latent-dim", 9, cwd=tmp_path, expect=2)
+    assert "--latent-dim 8" in output and "--epochs" in output
+    output = run(SCRIPT, "--resume", cwd=tmp_path, expect=2)
+    assert "set more with --epochs" in output
+    assert "no run" in run(SCRIPT, "--resume", "--run", "0007", cwd=tmp_path, expect=2)
+    shutil.copytree(frames_dir, tmp_path / "fewer")
+    (tmp_path / "fewer/000009.jpg").unlink()
+    settings = tmp_path / "saved_models/0001-shuffled/settings.json"
+    settings.write_text(settings.read_text().replace(str(frames_dir), str(tmp_path / "fewer")))
+    assert "10 frames" in run(SCRIPT, "--resume", "--epochs", 9, cwd=tmp_path, expect=2)
+    assert "no run" in run(SCRIPT, "--resume", "--runs", "nowhere", cwd=tmp_path, expect=2)
+
+
+def test_resume_on_another_backend(tmp_path, trained, frames_dir):
+    pytest.importorskip("jax")
+    shutil.copytree(trained[0].parent, tmp_path / "saved_models")
+    run_dir = tmp_path / "saved_models/0001-shuffled"
+    before = checkpoint_weights(run_dir)
+    run(SCRIPT, "--resume", "--epochs", 4, cwd=tmp_path, env={"KERAS_BACKEND": "jax"})
+    after = checkpoint_weights(run_dir)
+    assert before.keys() == after.keys() and after["vars/step"] == before["vars/step"] + 3
+    kernels = [name for name in before if name.startswith("generator/layers/conv2d")]
+    moved = [np.abs(after[name] - before[name]).max() for name in kernels]
+    assert 0 < max(moved) < 0.01
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder that is a disk of 4 MB."""
+    (tmp_path / "disk").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path / "disk")]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("takes a system, and the right, to mount a small disk")
+    yield tmp_path / "disk"
+    subprocess.run(["umount", "--lazy", tmp_path / "disk"], check=True)
+
+
+def test_resume_after_a_full_disk(tmp_path, frames_dir, small_disk):
+    arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--sample-every", 50, "--no-grow")
+    process = start(*arguments, "--epochs", 10**6, "--checkpoint-minutes", 0.01, cwd=small_disk)
+    run_dir = small_disk / "saved_models/0001-shuffled"
+    deadline = time.monotonic() + 120
+    while len(list(run_dir.glob("samples/epoch-*.png"))) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with contextlib.suppress(OSError), open(small_disk / "filler", "wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+    output = "".join(process.communicate(timeout=120))
+    assert process.returncode == 1 and "Traceback" not in output, output
+    assert "free" in output or "No space left" in output
+    (small_disk / "filler").unlink()
+    epochs = int(checkpoint_weights(run_dir)["vars/step"]) // 3 + 2
+    run(SCRIPT, "--resume", "--epochs", epochs, cwd=small_disk)
+    run(*arguments, "--epochs", epochs, cwd=tmp_path)
+    assert_same_weights(run_dir, tmp_path / "saved_models/0001-shuffled")

@@ -1,0 +1,174 @@
+"""A training run from its first step to its end, by the script: the run folder, warm starts, any frame size."""
+
+import json
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+import pytest
+from conftest import (
+    REAL_VIDEOS,
+    TINY,
+    checkpoint_weights,
+    moving_picture,
+    read_metrics,
+    run,
+    start,
+    write_frames,
+)
+
+from walkgan import synthetic_walk
+from walkgan.dataset import list_frames
+from walkgan.generators import load_generator
+from walkgan.images import crop_and_resize, read_frame, to_uint8
+from walkgan.latents import latent_from_seed, rotated_latent
+from walkgan.motion_metrics import motion
+from walkgan.run_folder import load_run_info
+from walkgan.settings import TrainingSettings
+from walkgan.training import growth_schedule
+
+SCRIPT = "train_unconditional_gan.py"
+
+
+def test_run_folder_holds_everything(trained, frames_dir):
+    run_dir, output = trained
+    settings = json.loads((run_dir / "settings.json").read_text())
+    assert settings["settings"]["batch_size"] == 4 and settings["frame_shape"] == [16, 32, 3]
+    assert [row["epoch"] for row in read_metrics(run_dir)] == [1, 2, 3]
+    assert [row["step"] for row in read_metrics(run_dir)] == [3, 6, 9]
+    assert all(np.isfinite([row["d_loss"], row["g_loss"]]).all() for row in read_metrics(run_dir))
+    samples = sorted(path.name for path in (run_dir / "samples").iterdir())
+    assert samples == ["epoch-0001.png", "epoch-0002.png", "epoch-0003.png", "latest.png", "real.png"]
+    assert read_frame(run_dir / "samples/latest.png").shape == (64, 128, 3)
+    real = read_frame(run_dir / "samples/real.png")
+    assert (real[:16, :32] == read_frame(list_frames(frames_dir)[0])).all()
+    assert list((run_dir / "logs").rglob("events*"))
+    assert not list(run_dir.rglob(".partial*"))
+    assert str(run_dir.relative_to(run_dir.parents[1]) / "samples") in output
+    assert "/9 " in output and "<" in output  # the bar counts the whole run, with the time left
+
+
+def test_saved_generator_is_the_ema(trained):
+    run_dir, _ = trained
+    checkpoint = checkpoint_weights(run_dir)
+    kernel = load_generator(run_dir / "generator.keras").weights[0].numpy()
+    averages = [value for name, value in checkpoint.items() if name.startswith("ema_generator")]
+    trained_ones = [value for name, value in checkpoint.items() if name.startswith("generator")]
+    assert any(value.shape == kernel.shape and (value == kernel).all() for value in averages)
+    assert not any(value.shape == kernel.shape and (value == kernel).all() for value in trained_ones)
+
+
+def test_runs_are_numbered_and_never_shared(tmp_path, frames_dir, trained):
+    shutil.copytree(trained[0].parent, tmp_path / "saved_models")
+    run(SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 1, "--name", "second", cwd=tmp_path)
+    assert sorted(path.name for path in (tmp_path / "saved_models").iterdir()) == ["0001-shuffled", "0002-second"]
+
+
+def test_two_trainings_never_share_a_run(tmp_path, frames_dir):
+    arguments = (SCRIPT, "--frames", frames_dir, *TINY)
+    together = [start(*arguments, cwd=tmp_path) for _ in range(2)]
+    runs = [tmp_path / "saved_models" / name for name in ("0001-shuffled", "0002-shuffled")]
+    while not all((run_dir / "samples/epoch-0001.png").exists() for run_dir in runs):
+        time.sleep(0.05)
+        assert all(process.poll() is None for process in together)
+    assert "another process" in run(SCRIPT, "--resume", "--run", "0001", cwd=tmp_path, expect=2)
+    for process in together:
+        process.kill()  # which frees the run
+        process.communicate()
+    run(SCRIPT, "--resume", "--run", "0001", "--minutes", 1e-6, cwd=tmp_path)
+
+
+def test_warm_start_on_frames_of_the_same_and_twice_the_size(tmp_path, trained):
+    for name, side in (("small", 128), ("large", 256), ("other", 192)):
+        (tmp_path / name).mkdir()
+        write_frames(tmp_path / name, moving_picture(6, side, side), ".jpg")
+    run(SCRIPT, "--frames", "small", *TINY, "--epochs", 1, cwd=tmp_path)
+    runs = tmp_path / "saved_models"
+    arguments = (SCRIPT, "--frames", "large", *TINY, "--epochs", 1, "--start-from", runs / "0001-shuffled")
+    run(*arguments, "--learning-rate", 1e-9, "--seed", 5, "--feature-weight", 0, cwd=tmp_path)
+    run(*arguments, "--frames", "small", "--learning-rate", 1e-9, "--seed", 5, cwd=tmp_path)
+    for number, side in ((2, 256), (3, 128)):
+        assert load_run_info(runs / f"000{number}-shuffled")["growth"] == [[0, [side, side, 3]]]
+        names = ("feature_discriminator.keras", "feature_discriminator_of_crops.keras") if side == 128 else ()
+        for network in ("generator.keras", "discriminator.keras", *names):
+            files = [runs / name / network for name in ("0001-shuffled", f"000{number}-shuffled")]
+            before, after = map(keras.models.load_model, files)
+            for layer in before.layers:
+                if hasattr(layer, "kernel"):  # of another seed they are 0.02 apart
+                    np.testing.assert_allclose(after.get_layer(layer.name).kernel, layer.kernel, atol=2e-3)
+            if (number, network) == (2, "generator.keras"):  # it starts with the enlarged picture
+                assert np.abs(after.get_layer("to_rgb_6").kernel).max() < 1e-6
+    run(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
+    (runs / "0003-shuffled/discriminator.keras").unlink()
+    shortened = (SCRIPT, "--frames", "small", *TINY, "--start-from", runs / "0003-shuffled")
+    assert "discriminator.keras" in run(*shortened, cwd=tmp_path, expect=1)
+    assert "--width 4" in run(*arguments, "--width", 8, cwd=tmp_path, expect=2)
+    odd = (SCRIPT, "--frames", "other", *TINY, "--start-from", runs / "0001-shuffled")
+    assert "128x128" in run(*odd, cwd=tmp_path, expect=2)
+    assert "16x32" in run(SCRIPT, "--frames", "large", *TINY, "--start-from", trained[0], cwd=tmp_path, expect=2)
+    assert "no run" in run(SCRIPT, "--frames", "large", "--start-from", "none", cwd=tmp_path, expect=2)
+    assert len(list(runs.iterdir())) == 3
+
+
+def test_frame_sizes_that_do_not_halve_evenly(tmp_path):
+    (tmp_path / "odd").mkdir()
+    frames = write_frames(tmp_path / "odd", moving_picture(10, 19, 33), ".png")
+    run(SCRIPT, "--frames", frames, *TINY, "--epochs", 8, "--augment", cwd=tmp_path)
+    run_dir = tmp_path / "saved_models/0001-shuffled"
+    assert load_run_info(run_dir)["growth"] == [[0, [10, 17, 3]], [2, [19, 33, 3]]]
+    assert load_generator(run_dir / "generator.keras").output_shape == (None, 19, 33, 3)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_saves_a_float32_generator(tmp_path, frames_dir, precision):
+    run(SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 4, "--precision", precision, cwd=tmp_path)
+    run_dir = tmp_path / "saved_models/0001-shuffled"
+    losses = [[row["d_loss"], row["g_loss"]] for row in read_metrics(run_dir)]
+    assert np.isfinite(losses).all() and 0.3 < np.mean(losses) < 1.5
+    policies = {layer.dtype_policy.name for layer in load_generator(run_dir / "generator.keras").layers}
+    assert policies == {"float32"}
+    run(SCRIPT, "--resume", "--epochs", 5, cwd=tmp_path)
+
+
+def test_growth_schedule():
+    settings = TrainingSettings(epochs=500)
+    sizes = [(40, 80, 3), (80, 160, 3), (160, 320, 3)]
+    assert growth_schedule(settings, (160, 320, 3), 336) == list(zip([0, 125, 250], sizes, strict=True))
+    assert growth_schedule(settings, (160, 320, 3), 10_000) == list(zip([0, 6, 12], sizes, strict=True))
+    with_features = TrainingSettings(epochs=500, feature_weight=1.0)
+    assert growth_schedule(with_features, (160, 320, 3), 336) == list(zip([0, 30, 60], sizes, strict=True))
+    assert growth_schedule(with_features, (40, 80, 3), 336)[1][0] == 125  # too small for features
+    assert growth_schedule(TrainingSettings(grow=False), (160, 320, 3), 336) == [(0, (160, 320, 3))]
+
+
+@pytest.fixture(scope="module")
+def small_walk():
+    """The drawn walk at 16x32, every fourth frame of it, 200 in all."""
+    with ThreadPoolExecutor() as pool:
+        draw_small = lambda number: crop_and_resize(synthetic_walk.render_frame(4 * number), 16, 32)  # noqa: E731
+        return np.stack(list(pool.map(draw_small, range(200))))
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_walks_go_the_way_their_video_goes(tmp_path, small_walk, direction):
+    (tmp_path / "frames").mkdir()
+    write_frames(tmp_path / "frames", small_walk[::direction])
+    arguments = ("--frames", "frames", "--latent-dim", 32, "--width", 8, "--epochs", 120, "--sample-every", 60)
+    run("train_unconditional_gan_big.py", *arguments, "--evaluate-every", 1000, cwd=tmp_path)
+    generator = load_generator(tmp_path / "saved_models/0001-ordered/generator.keras")
+    latents = np.stack([rotated_latent(latent_from_seed(32, seed), step) for seed in range(8) for step in range(40)])
+    walks = np.split(to_uint8(generator.predict(latents, verbose=0)), 8)
+    assert (direction * motion(walks)["expansion"] > 0).mean() >= 0.9
+
+
+@pytest.mark.skipif(not REAL_VIDEOS.exists(), reason="the real videos lie beside the project only where it is made")
+def test_whole_job_on_a_real_video(tmp_path):
+    run("extract_frames.py", "--video", REAL_VIDEOS / "paris_walk.mp4", "--target-frames", 24, cwd=tmp_path)
+    run("train_unconditional_gan_big.py", "--width", 4, "--epochs", 2, "--batch-size", 8, cwd=tmp_path)
+    run("inference_unconditional_gan.py", "--walk-seconds", 0.5, "--count", 2, cwd=tmp_path)
+    assert read_frame(tmp_path / "output/plot.png").shape == (646, 1286, 3)
+    real = read_frame(tmp_path / "saved_models/0001-ordered/samples/real.png")
+    fake = read_frame(tmp_path / "output/frames/000001.png")
+    assert real.shape == (640, 1280, 3) and fake.shape == (160, 320, 3)
