@@ -56,6 +56,7 @@ def test_the_generator_with_the_best_score_is_kept(tmp_path, monkeypatch):
     assert kept == ["0", "1", "1", "3", "3"]
 
 
+@pytest.mark.slow
 def test_scores_are_logged_and_the_best_generator_kept(tmp_path, frames_dir, trained):
     features = tmp_path / "network.keras"
     pixels = keras.Input((16, 32, 3))

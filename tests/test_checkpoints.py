@@ -19,6 +19,7 @@ from walkgan.settings import TrainingSettings
 from walkgan.training import train
 
 SCRIPT = "train_unconditional_gan.py"
+pytestmark = pytest.mark.slow
 
 
 def test_keeps_as_many_checkpoints_as_set(tmp_path, frames_dir):

@@ -61,6 +61,7 @@ def test_a_mistake_in_models_does_not_ask_for_other_frames(monkeypatch):
     assert models.build_discriminators is not broken
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback(tmp_path):
     process = start(SCRIPT, "--frames", "nowhere", "--debug", cwd=tmp_path)
     error = process.communicate(timeout=100)[1]

@@ -11,6 +11,7 @@ from conftest import TINY, checkpoint_weights, run, start
 from walkgan import distribution
 
 SCRIPT = "train_unconditional_gan.py"
+pytestmark = pytest.mark.slow
 
 TWO_PROCESSORS = """
 import tensorflow as tf

@@ -49,6 +49,7 @@ def test_smallest_version_that_covers_a_frame_is_downloaded(server, video, tmp_p
     assert len(list_frames(tmp_path / "data/frames")) == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stalls", [False, True])
 def test_a_broken_or_stalled_download_continues(video, tmp_path, monkeypatch, stalls):
     monkeypatch.setattr(extraction, "DOWNLOAD_TIMEOUT", 1)

@@ -16,6 +16,7 @@ from walkgan.images import read_frame
 from walkgan.scoring_network import extract_features
 
 SCRIPT = "evaluate_unconditional_gan.py"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -149,6 +149,7 @@ def test_a_still_picture_is_one_frame(video, tmp_path):
     assert len(frames) == 1 and index["time"] == [0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL_VIDEOS.exists(), reason="the real videos lie beside the project only where it is made")
 def test_real_video(tmp_path):
     run("extract_frames.py", "--video", REAL_VIDEOS / "nyc_walk.mp4", cwd=tmp_path)

@@ -92,6 +92,7 @@ def test_interrupted_extraction_goes_on_where_it_stopped(video, tmp_path):
     assert marker.stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_extraction_goes_on(video, tmp_path):
     ffmpeg("-stream_loop", "19", "-i", video, "-c", "copy", tmp_path / "long.mp4")
     arguments = ("extract_frames.py", "--video", "long.mp4", "--height", 64, "--width", 128)

@@ -21,6 +21,7 @@ def feature_gan(optimizer, shape=(128, 256, 3), loss="relativistic"):
     return gan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mover", ["generator", "feature_discriminators"])
 def test_feature_losses_move_only_their_own_networks(monkeypatch, mover):
     # XLA's depthwise convolutions take a CPU twenty times as long.

@@ -24,6 +24,8 @@ quickly = examples(max_examples=60, deadline=5000, suppress_health_check=[Health
 numbers = {int: some.one_of(some.integers(-3, 3), some.just(10**9)), float: some.floats()}
 damage = some.tuples(some.floats(0, 1), some.floats(0, 1), some.integers(0, 255), some.booleans())
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):

@@ -81,6 +81,7 @@ def test_small_frames_train_only_the_layers_for_small_frames():
         assert any(moved.values()) and not moved[untouched]
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_penalty_is_the_squared_gradient_and_moves_only_the_discriminator(monkeypatch):
     import tensorflow as tf
@@ -191,6 +192,7 @@ def test_ema_follows_the_generator():
     assert not gan.ema_generator.trainable_variables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", gan_module.LOSSES)
 def test_learns_the_colours_of_flat_frames(loss):
     colours = np.array([[0.8, -0.8, -0.8], [-0.8, 0.8, -0.8], [-0.8, -0.8, 0.8]], "float32")

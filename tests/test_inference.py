@@ -17,6 +17,7 @@ from walkgan.images import read_frame, to_uint8, write_frame
 from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
 
 SCRIPT = "inference_unconditional_gan.py"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -153,6 +153,7 @@ def test_sliced_wasserstein_finds_the_level_of_the_damage(walk_frames):
         sliced_wasserstein(real, clean[:5])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FEATURES.exists(), reason="the feature network lies beside the project only where it is made")
 def test_features_of_real_video_give_the_known_scores_and_rise_with_damage():
     import keras

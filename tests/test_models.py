@@ -116,6 +116,7 @@ def test_discriminator_gives_logits():
     assert logits.min() < 0 and logits.max() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_builds_and_trains_on_each_backend(backend):
     if importlib.util.find_spec(backend) is None:

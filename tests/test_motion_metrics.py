@@ -56,6 +56,7 @@ def test_motion_tells_reversed_frozen_shuffled_and_double_speed_walks(panned_wal
     assert motion_distances(measured, measured) == dict.fromkeys(floor, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL_VIDEOS.exists(), reason="the real videos lie beside the project only where it is made")
 def test_motion_of_a_real_walk():
     frames = [frame[..., ::-1] for _, frame in Video(REAL_VIDEOS / "nyc_walk.mp4").sample(0, lambda: True)]

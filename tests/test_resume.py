@@ -26,6 +26,7 @@ from walkgan.generators import load_generator
 from walkgan.images import read_frame
 
 SCRIPT = "train_unconditional_gan.py"
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("script", [SCRIPT, "train_unconditional_gan_big.py"])

@@ -30,6 +30,7 @@ from walkgan.settings import TrainingSettings
 from walkgan.training import growth_schedule
 
 SCRIPT = "train_unconditional_gan.py"
+pytestmark = pytest.mark.slow
 
 
 def test_run_folder_holds_everything(trained, frames_dir):

@@ -57,6 +57,7 @@ def test_a_damaged_settings_file_is_reported(tmp_path, content):
         load_settings(run_dir)
 
 
+@pytest.mark.slow
 def test_every_script_reports_a_damaged_settings_file(tmp_path, frames_dir):
     run_dir = make_run(tmp_path / "saved_models", "0001-a")
     (run_dir / "settings.json").write_text("{")

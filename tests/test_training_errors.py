@@ -13,6 +13,7 @@ from walkgan.images import write_frame
 from walkgan.run_folder import load_run_info
 
 SCRIPT = "train_unconditional_gan.py"
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
