@@ -14,10 +14,10 @@ from walkgan.settings import check_positive, check_range
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Settings of an evaluation."""
+    """Evaluation settings."""
 
     generator: Path | None = None
-    """Run folder or Keras file; by default the newest run in saved_models."""
+    """Run folder or Keras file; by default the newest run in saved_models, or else a shipped generator."""
     frames: Path | None = None
     """Folder of real frames; by default those that the run was trained on."""
     features: Path = Path("lite2")

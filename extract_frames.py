@@ -18,7 +18,7 @@ from walkgan.settings import check_range
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """Settings of an extraction."""
+    """Extraction settings."""
 
     video: str = BUILT_IN
     """A video file, a folder of videos (read in the order of their names), or an http(s) URL (YouTube included); by

@@ -17,10 +17,11 @@ from walkgan.settings import check_positive, check_range
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """Settings of an inference."""
+    """Inference settings."""
 
     generator: Path | None = None
-    """Run folder or Keras file (.keras, or .h5 of Keras 2 too); by default the newest run in saved_models."""
+    """Run folder or Keras file (.keras, or .h5 of Keras 2 too); by default the newest run in saved_models, or else a
+    shipped generator."""
     output: Path = Path("output")
     """Folder to write plot.png, frames/, walk.mp4, walks.mp4 and strip.png to. Files of these names are replaced."""
     rows: int = 4
@@ -30,7 +31,7 @@ class InferenceSettings:
     count: int = 16
     """Frames to write into frames/, one per seed, from --seed on; each file is named after its seed."""
     seed: int = 0
-    """First seed of plot.png and frames/, and the seed of the walk."""
+    """First seed of plot.png, frames/ and the walks."""
     truncation: float = 1.0
     """Below 1, latents are scaled towards the mean: more typical frames, less diversity."""
     walk_seconds: float = 8.0
@@ -38,12 +39,12 @@ class InferenceSettings:
     walks: int = 3
     """Walks side by side in walks.mp4 and strip.png (12 frames, 4 apart), for the seeds from --seed on."""
     frame_rate: float | None = None
-    """Frames per second of the videos; by default those of the video that the walk was learned from, else 30."""
+    """Frames per second of the videos; by default those of the training frames if above 15, else 30."""
     speed: float = 1.0
     """Speed of the walks; 0.5 is slow motion."""
     project: Path | None = None
-    """An image file: the nearest frame that the generator can draw is found by gradient descent; both are written side
-    by side to projected.png, and walk.mp4 starts there."""
+    """An image file: the nearest frame that the generator can produce is found by gradient descent; both are written
+    side by side to projected.png, and walk.mp4 starts there."""
 
     def check(self):
         """Raise SettingError for the first value out of its range."""

@@ -1,7 +1,7 @@
 """Every network that is trained, as Keras models; imports nothing of this project.
 
 Generator and discriminator are a DCGAN (Radford et al. 2016, arXiv:1511.06434) in the shape of a pyramid that can grow:
-the same pyramid, walked in opposite directions. At 160x320 and width 16:
+the same pyramid, traversed in opposite directions. At 160x320 and width 16:
 
     latents ->  5x10x64 -> 10x20x48 -> 20x40x32 -> 40x80x24 -> 80x160x16 -> 160x320x8 -> 160x320x3
     frames  -> 80x160x16 -> 40x80x24 -> 20x40x32 -> 10x20x48 -> 5x10x64 -> one logit
@@ -10,17 +10,17 @@ Each level halves or doubles both sides; level 0 is the base. The widths fall sl
 frames cost a fraction of what large ones do; with layers twice as wide at the small levels, the same time gave half the
 steps, and worse frames. Six things differ from the paper, since they gave better frames here in the same time:
 
-- The generator upsamples by repeating pixels and then convolves, where the paper's transposed convolution leaves a
-  checkerboard (Odena et al. 2016, distill.pub/2016/deconv-checkerboard).
-- It convolves at full resolution too, and draws from that. In the paper a pixel is a linear mix of features of half the
-  resolution, and fakes were full of squiggles, however long the training.
+- The generator upsamples by repeating pixels and then convolves, where the paper's transposed convolution leaves
+  checkerboard artefacts (Odena et al. 2016, distill.pub/2016/deconv-checkerboard).
+- It convolves at full resolution too. In the paper a pixel is a linear mix of features of half the
+  resolution, and fakes had squiggle artefacts, however long the training.
 - From 40x80 on, each level adds an RGB correction to the upsampled image of the level below, and the discriminator gets
   the frame at each of these resolutions (the RGB skips of StyleGAN2, Karras et al. 2020, arXiv:1912.04958; MSG-GAN,
   Karnewar & Wang 2020, arXiv:1903.06048). So the networks for smaller frames are parts of those for larger ones, share
   their layers, and can be trained first (Karras et al. 2018, arXiv:1710.10196).
 - What a level adds to those below is zero at first: a growth begins with the image it found, and needs no fading in.
-- The discriminator convolves the smallest frames at full resolution before it halves them; without, fakes were full of
-  small rings that it did not see.
+- The discriminator convolves the smallest frames at full resolution before it halves them; without, fakes had ring
+  artefacts that it missed.
 - The discriminator has no batch normalisation: with it, on small batches, it soon overpowered the generator, which
   stopped learning.
 """
@@ -135,7 +135,7 @@ def build_feature_discriminator(feature_shapes, width):
 
     feature_shapes: (rows, columns, channels) of each scale, finest first, such as 20x40, 10x20 and 5x10. Returns
     (batch, logits) float32, a higher one more real: of each scale one for every position of the coarsest, and one for
-    the whole frame, which counts as much as a third of the positions together.
+    the whole frame, which counts 0.3 times as much as all positions together.
     After Projected GAN (Sauer et al. 2021, arXiv:2111.01007), which has no logit for the whole frame.
     """
     inputs = [keras.Input(shape, name=f"features_{scale}") for scale, shape in enumerate(feature_shapes)]
@@ -150,10 +150,11 @@ def build_feature_discriminator(feature_shapes, width):
         for halving in range(len(inputs) - 1 - scale, 0, -1):
             x = convolve(x, f"halve_{halving}", width if halving > 1 else 2 * width, 4, strides=2)
         x = convolve(x, "conv", 2 * width, 3)
-        by_position = SpectralConv2D(1, 3, padding="same", dtype="float32", name=f"positions_{scale}")(x)
+        patch_logits = SpectralConv2D(1, 3, padding="same", dtype="float32", name=f"positions_{scale}")(x)
         x = convolve(x, "whole_conv", 2 * width, 3, strides=2)
-        of_whole = SpectralConv2D(1, x.shape[1:3], dtype="float32", name=f"whole_{scale}")(x)
-        logits += [layers.Flatten()(by_position), *[layers.Flatten()(of_whole)] * max(1, round(0.3 * positions))]
+        global_logit = SpectralConv2D(1, x.shape[1:3], dtype="float32", name=f"whole_{scale}")(x)
+        # Repeated, so that it weighs 0.3 times the patches in the mean.
+        logits += [layers.Flatten()(patch_logits), *[layers.Flatten()(global_logit)] * max(1, round(0.3 * positions))]
     return keras.Model(inputs, layers.Concatenate()(logits), name="feature_discriminator")
 
 
@@ -166,7 +167,7 @@ class UpConv2D(layers.Conv2D):
 
     def call(self, inputs):
         """Return (batch, 2 * height, 2 * width, filters) of inputs (batch, height, width, channels)."""
-        if keras.backend.backend() == "jax":  # whose compiler made the whole step a third slower on the CPU
+        if keras.backend.backend() == "jax":  # XLA on the CPU made the whole step a third slower
             return super().call(ops.repeat(ops.repeat(inputs, 2, 1), 2, 2))
         paddings = [((top, 1 - top), (left, 1 - left), (0, 0), (0, 0)) for top in (0, 1) for left in (0, 1)]
         kernel_4x4 = ops.flip(sum(ops.pad(self.kernel, padding) for padding in paddings), (0, 1))
@@ -181,7 +182,7 @@ class UpConv2D(layers.Conv2D):
 class SpectralConv2D(layers.Conv2D):
     """A convolution whose kernel is divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
 
-    The value is tracked by one power iteration a training step. Keras's SpectralNormalization overwrites the kernel
+    The value is tracked by one power iteration per training step. Keras's SpectralNormalization overwrites the kernel
     itself, which JAX's functional steps would lose.
     """
 
@@ -225,14 +226,14 @@ def _upsample(frames):
 
 def _crop(frames, shape):
     """Cut rows and columns off at the bottom and on the right, down to `shape`."""
-    extra = [(0, have - want) for have, want in zip(frames.shape[1:3], shape, strict=False)]
-    return layers.Cropping2D(extra)(frames) if any(map(sum, extra)) else frames
+    cropping = [(0, have - want) for have, want in zip(frames.shape[1:3], shape, strict=False)]
+    return layers.Cropping2D(cropping)(frames) if any(map(sum, cropping)) else frames
 
 
 def _pad(frames, multiple):
     """Add rows and columns of zeros at the bottom and on the right, up to multiples of a number."""
-    missing = [(0, -side % multiple) for side in frames.shape[1:3]]
-    return layers.ZeroPadding2D(missing)(frames) if any(map(sum, missing)) else frames
+    padding = [(0, -side % multiple) for side in frames.shape[1:3]]
+    return layers.ZeroPadding2D(padding)(frames) if any(map(sum, padding)) else frames
 
 
 def _widths(width, top):

@@ -1,4 +1,4 @@
-"""Train on frames in video order, to learn motion.    python train_unconditional_gan_big.py --minutes 60"""
+"""Train on windows of frames in video order, to learn motion.    python train_unconditional_gan_big.py --minutes 60"""
 
 from pathlib import Path
 

@@ -22,7 +22,7 @@ from walkgan.errors import InputError, SettingError
 from walkgan.run_folder import load_settings
 
 REPO = Path(__file__).parent.parent
-STEPS = (
+DEFAULT_RECIPES = (
     "original", "dcgan", "dcgan, penalty", "relativistic", "relativistic, augment", "relativistic, grow", "pixels",
     "default",
 )  # fmt: skip
@@ -49,14 +49,14 @@ RECIPES = {  # options of train_unconditional_gan.py; each step of this project 
 class QualitySettings:
     """Settings of the benchmark."""
 
-    video: str = "data/drawn_walk.mp4"
-    """Video to take frames of 160x320 from."""
+    video: str = "data/built_in_walk.mp4"
+    """Video to take 160x320 frames from."""
     minutes: float = 60.0
     """Time to train each recipe."""
-    recipes: tuple[str, ...] = STEPS
+    recipes: tuple[str, ...] = DEFAULT_RECIPES
     """What to compare: the default ones, or any of RECIPES at the top of this file."""
     features: Path = Path("lite2")
-    """Network for KID and FID, as of evaluate_unconditional_gan.py."""
+    """Network for KID and FID, as in evaluate_unconditional_gan.py."""
     seed: int = 0
     """Seed of the trainings and of the scored fakes."""
     output: Path = Path("quality")
@@ -85,7 +85,7 @@ def compare(settings):
 
     rows = []
     for name in settings.recipes:
-        train = train_original if RECIPES[name] is None else train_ours
+        train = train_original if RECIPES[name] is None else train_project
         for minutes, images, generator in train(name, paths, settings):
             fakes = seeded_fakes(generator, count, settings.seed)
             write_frame(settings.output / f"{name} {minutes:.3g} min.png", image_grid(fakes[:16], 4))
@@ -94,19 +94,19 @@ def compare(settings):
                 rows.append(["recipe", "minutes", "images", *scores])
                 for column, title in ((1, "unseen real"), (2, "even/odd real")):
                     rows.append([title, "", "", *(f"{numbers[column]:.2f}" for numbers in scores.values())])
-                print(*map(as_line, rows), sep="\n")
+                print(*map(format_row, rows), sep="\n")
             rows.append([name, f"{minutes:.3g}", str(images), *(f"{numbers[0]:.2f}" for numbers in scores.values())])
-            print(as_line(rows[-1]), flush=True)
+            print(format_row(rows[-1]), flush=True)
             with open(settings.output / "scores.csv", "w", newline="") as file:
                 csv.writer(file).writerows(rows)
 
 
-def as_line(row):
+def format_row(row):
     """Return a row of the table as a line of the screen."""
     return f"{row[0]:24.24}" + "".join(f"{cell:>12.11}" for cell in row[1:])
 
 
-def train_ours(name, paths, settings):
+def train_project(name, paths, settings):
     """Train with this project's script; yield (minutes, images, generator) at a twelfth of the time and at the end."""
     from walkgan.generators import load_generator
 
@@ -121,7 +121,7 @@ def train_ours(name, paths, settings):
         done = subprocess.run(
             [*map(str, command), *map(str, options), "--minutes", str(more)], capture_output=True, text=True
         )
-        if done.returncode or "minutes over" not in done.stdout:
+        if done.returncode or "time limit reached" not in done.stdout:
             raise InputError(f"{name} failed, or was interrupted:\n{done.stdout[-500:]}{done.stderr[-2000:]}")
         minutes += more
         run_dir = sorted(runs.glob(f"[0-9]*-{run_name}"))[-1]

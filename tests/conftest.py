@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -23,6 +24,9 @@ KERAS2 = REPO / "tests" / "keras2"
 REAL_VIDEOS = REPO.parent / "shared" / "videos"
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 FRAME_SHAPE = (16, 32, 3)
+# So that JAX compiles the same step once, and not in every process.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jax-"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 KILLS = int(os.environ.get("KILLS", "3"))  # in each test that kills; 100 take half an hour
 TINY = (
     "--latent-dim", "8", "--width", "4", "--batch-size", "4", "--sample-every", "1", "--feature-width", "4",
@@ -49,7 +53,7 @@ def run(script, *arguments, cwd, expect=0, **options):
     return output
 
 
-def moving_picture(count, height=64, width=128):
+def moving_frames(count, height=64, width=128):
     """Frames whose content says what they are: red left, blue right, a grey bar that brightens with time."""
     frames = np.zeros((count, height, width, 3), "uint8")
     frames[:, :, : width // 2, 0] = 200
@@ -67,9 +71,9 @@ def write_frames(folder, frames, suffix=".png"):
 
 @pytest.fixture(scope="session")
 def video(tmp_path_factory):
-    """A video of 60 frames, 64x128, 30 a second, of moving_picture."""
+    """A video of 60 frames, 64x128, 30 per second, of moving_frames."""
     path = tmp_path_factory.mktemp("video") / "walk.mp4"
-    write_video(path, moving_picture(60), 30)
+    write_video(path, moving_frames(60), 30)
     return path
 
 
@@ -77,7 +81,7 @@ def video(tmp_path_factory):
 def frames_dir(tmp_path_factory):
     """A folder of 10 frames, 16x32."""
     folder = tmp_path_factory.mktemp("frames")
-    return write_frames(folder, moving_picture(10, 16, 32), ".jpg")
+    return write_frames(folder, moving_frames(10, 16, 32), ".jpg")
 
 
 @pytest.fixture(scope="session")
@@ -121,10 +125,10 @@ def extracted(video, folder, **settings):
 
 
 def random_batches(batch_size=8, shape=FRAME_SHAPE):
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     while True:
-        frames = random.uniform(-1, 1, (batch_size, *shape)).astype("float32")
-        yield ({"frames": frames, "latents": random.standard_normal((batch_size, 4), "float32")},)
+        frames = rng.uniform(-1, 1, (batch_size, *shape)).astype("float32")
+        yield ({"frames": frames, "latents": rng.standard_normal((batch_size, 4), "float32")},)
 
 
 def weights_of(network):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from conftest import TINY, moving_picture, read_metrics, run, write_frames
+from conftest import TINY, moving_frames, read_metrics, run, write_frames
 
 from walkgan import callbacks
 from walkgan.callbacks import CSVLog, EpochTensorBoard, GracefulStop, PeriodicEvaluation, SampleGrid
@@ -38,7 +38,7 @@ def test_no_memory_is_lost_with_every_step(tmp_path):
 
 
 def test_the_generator_with_the_best_score_is_kept(tmp_path, monkeypatch):
-    write_frames(tmp_path, moving_picture(8, 16, 32))
+    write_frames(tmp_path, moving_frames(8, 16, 32))
     paths = list_frames(tmp_path)
     real = np.stack([read_frame(path) for path in paths])
     evaluation = PeriodicEvaluation(tmp_path, TrainingSettings(evaluate_every=1, epochs=9), paths, None, rows=[])
@@ -112,7 +112,7 @@ def test_metrics_of_older_versions_are_kept(tmp_path):
 
 
 def test_latest_sample_is_always_the_newest(tmp_path, monkeypatch):
-    write_frames(tmp_path, moving_picture(4, 16, 32))
+    write_frames(tmp_path, moving_frames(4, 16, 32))
     samples = SampleGrid(tmp_path, TrainingSettings(sample_every=2), list_frames(tmp_path))
     for epoch in range(4):
         drawn = np.full((16, 16, 32, 3), 50 * epoch, "uint8")

@@ -39,7 +39,7 @@ def test_windows_are_frames_of_one_scene_in_order_with_their_true_times(paths):
     assert timeline.scene_ends.tolist() == [6] * 6 + [10] * 4
     np.testing.assert_allclose(timeline.frame_interval, 0.1)
     settings = TrainingSettings(window=3, batch_size=5, latent_dim=4)
-    stream, spacings = batches(paths, settings, 0, (8, 16, 3), timeline), set()
+    stream, strides = batches(paths, settings, 0, (8, 16, 3), timeline), set()
     for _ in range(40):
         batch = next(stream)[0]
         assert batch["frames"].shape == (5, 8, 16, 9) and batch["frame_offsets"].dtype == np.float32
@@ -48,13 +48,13 @@ def test_windows_are_frames_of_one_scene_in_order_with_their_true_times(paths):
             assert (np.diff(window) == window[1] - first).all() and last < timeline.scene_ends[first]
             expected = (np.array(times)[window] - times[first]) / 0.1
             np.testing.assert_allclose(passed, expected, atol=1e-5)
-            spacings.add(int(window[1] - first))
-    assert spacings == {1, 2}  # 4 does not fit
+            strides.add(int(window[1] - first))
+    assert strides == {1, 2}  # 4 does not fit
 
 
 def test_hard_cuts_separate_scenes_and_walking_does_not(tmp_path):
-    random = np.random.default_rng(0)
-    scenes = [cv2.GaussianBlur(random.uniform(0, 255, (40, 300, 3)), (0, 0), 4) for _ in range(2)]
+    rng = np.random.default_rng(0)
+    scenes = [cv2.GaussianBlur(rng.uniform(0, 255, (40, 300, 3)), (0, 0), 4) for _ in range(2)]
     scenes = [cv2.normalize(scene, None, 0, 255, cv2.NORM_MINMAX).astype("uint8") for scene in scenes]
     frames = [scene[:, 2 * step : 2 * step + 80] for scene in scenes for step in range(12)]
     write_frames(tmp_path, frames)

@@ -27,7 +27,7 @@ def test_two_devices_train_like_one(tmp_path, frames_dir, backend):
     if backend == "tensorflow":
         (tmp_path / "sitecustomize.py").write_text(TWO_PROCESSORS)  # which Python runs first
         environment["PYTHONPATH"] = str(tmp_path)
-    # Nothing that is drawn at random within a step, of which two devices draw twice as much, nor a nearest frame, which
+    # No random numbers within a step, of which two devices draw twice as many, and no nearest frame, which
     # a device seeks in its own part of the batch.
     arguments = (
         SCRIPT,
@@ -97,7 +97,7 @@ def test_two_hosts_train_like_one_and_stop_together(tmp_path, frames_dir):
 
     processes = trained_on_both()
     processes[1].send_signal(signal.SIGINT)
-    for process, words in zip(processes, ("stopped by another host", "interrupted: saved"), strict=True):
+    for process, words in zip(processes, ("stopped by another host", "interrupted, saved"), strict=True):
         output = "".join(process.communicate(timeout=600))
         assert process.returncode == 0 and words in output, output
     newest = [max((tmp_path / f"host-{number}").rglob("step-*.h5")).name for number in (0, 1)]

@@ -27,7 +27,7 @@ def server(video):
 
 def test_a_url_is_downloaded(server, tmp_path):
     output = run("extract_frames.py", "--video", f"{server}/walk.mp4", "--height", 32, "--width", 64, cwd=tmp_path)
-    assert "60 frames" in output
+    assert "60 32x64 frames" in output
     output = run("extract_frames.py", "--video", f"{server}/none.mp4", "--frames", "f", cwd=tmp_path, expect=1)
     assert "none.mp4" in output and "404" in output
     assert not (tmp_path / "f").exists()

@@ -1,4 +1,4 @@
-"""features.py: the files of weights are read as they are, and nothing but them."""
+"""efficientnet.py: the files of weights are read as they are, and nothing but them."""
 
 import os
 import pickle
@@ -6,7 +6,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
-from conftest import REAL_VIDEOS, moving_picture
+from conftest import REAL_VIDEOS, moving_frames
 
 from walkgan import efficientnet
 from walkgan.efficientnet import NETWORKS, build_projector, build_scorer, read_pytorch, read_weights
@@ -28,7 +28,7 @@ def test_features_are_those_of_the_reference(monkeypatch):
         np.testing.assert_allclose(weights[f"{name}.running_var"], variance, rtol=0.3, atol=1e-6)
         weights |= {f"{name}.running_mean": mean, f"{name}.running_var": variance}
     monkeypatch.setattr(efficientnet, "read_weights", lambda name: weights)
-    frames = np.concatenate([moving_picture(3), np.random.default_rng(0).integers(0, 256, (3, 64, 128, 3))])
+    frames = np.concatenate([moving_frames(3), np.random.default_rng(0).integers(0, 256, (3, 64, 128, 3))])
     frames = frames.astype("float32")
     found, expected = (network.predict(frames, verbose=0) for network in (build_scorer("lite0"), reference))
     assert expected.max() > 1
@@ -38,7 +38,7 @@ def test_features_are_those_of_the_reference(monkeypatch):
 def test_the_scorer_is_another_network_than_the_one_that_trains():
     scorer = build_scorer()
     assert scorer.count_params() > 4e6 and scorer.output_shape == (None, 1280)
-    frames = moving_picture(4).astype("float32")
+    frames = moving_frames(4).astype("float32")
     found = scorer.predict(frames, verbose=0)
     assert np.isfinite(found).all() and found.std(0).max() > 0.01
     assert not scorer.trainable_variables
@@ -55,7 +55,7 @@ def test_projected_features_are_of_three_sizes_and_about_as_large_on_every_scale
     assert all((first == second).all() for first, second in zip(scales, again, strict=True))
 
 
-def test_another_file_is_refused(monkeypatch, tmp_path):
+def test_another_file_is_rejected(monkeypatch, tmp_path):
     package = tmp_path / NETWORKS["lite0"].package
     (package / "models").mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemExit('the package must not be run')")

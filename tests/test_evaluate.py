@@ -7,7 +7,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from conftest import moving_picture, run, write_frames
+from conftest import moving_frames, run, write_frames
 
 from models import build_generator
 from walkgan.dataset import Timeline, list_frames, read_timeline
@@ -33,7 +33,7 @@ def network(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def many_frames(tmp_path_factory):
-    return write_frames(tmp_path_factory.mktemp("many"), moving_picture(40, 16, 32))
+    return write_frames(tmp_path_factory.mktemp("many"), moving_frames(40, 16, 32))
 
 
 def test_scores_a_run_and_shows_the_nearest_frames(trained, network, many_frames, tmp_path):
@@ -47,20 +47,20 @@ def test_scores_a_run_and_shows_the_nearest_frames(trained, network, many_frames
     for name in (*names, "sliced Wasserstein", "diversity", "novelty"):
         assert name in output and len(scores[name]) == 3 and np.isfinite(scores[name]).all()
     for name in ("KID x 1000", "Keras-FID", "sliced Wasserstein"):  # nine steps of training draw no streets
-        fake, unseen, floor = scores[name]
-        assert fake > 2 * abs(floor) and unseen > 2 * abs(floor)  # the grey bar brightens from half to half
+        fake, unseen, baseline = scores[name]
+        assert fake > 2 * abs(baseline) and unseen > 2 * abs(baseline)  # the grey bar brightens from half to half
     assert read_frame(tmp_path / "output/nearest.png").shape == (32, 256, 3)
 
 
-def test_every_second_real_frame_scores_like_the_floor(network):
-    frames = moving_picture(40, 16, 32)
+def test_every_second_real_frame_scores_like_the_baseline(network):
+    frames = moving_frames(40, 16, 32)
     features = extract_features(frames, keras.models.load_model(network))
     timeline = Timeline(np.arange(40) / 10, np.repeat([20, 40], 20), 0.1)
     halves = second_halves(timeline)
     assert (halves == np.repeat([False, True, False, True], 10)).all()  # of each scene
     scores = score(frames, frames[1::2], features, features[1::2], timeline.times, halves)
-    for fake, _, floor in scores.values():
-        np.testing.assert_allclose(fake, floor)
+    for fake, _, baseline in scores.values():
+        np.testing.assert_allclose(fake, baseline)
     assert scores["novelty"][0] < 0.5 < scores["novelty"][1]  # near-copies, and frames of other moments
 
 
@@ -75,11 +75,11 @@ def test_walks_are_scored_at_their_speed(tmp_path):
     slow, fast = (score_motion(generator, paths, read_timeline(paths), 0, speed) for speed in (0.5, 2))
     assert fast["motion, pace"][0] > 1.5 * slow["motion, pace"][0] > 0
     assert fast["motion, similarity"] != slow["motion, similarity"]
-    for name, (_, floor) in slow.items():
-        assert floor < 0.1 or name in ("motion, pace", "motion, steps forward"), name
+    for name, (_, baseline) in slow.items():
+        assert baseline < 0.1 or name in ("motion, pace", "motion, steps forward"), name
 
 
-def test_what_cannot_be_scored_is_told(trained, network, frames_dir, many_frames, tmp_path):
+def test_what_cannot_be_scored_is_reported(trained, network, frames_dir, many_frames, tmp_path):
     arguments = (SCRIPT, "--generator", trained[0], "--features", network)
     assert "--speed must be" in run(*arguments, "--speed", 0, cwd=tmp_path, expect=2)
     assert "--seed must be" in run(*arguments, "--seed", -1, cwd=tmp_path, expect=2)
@@ -91,6 +91,6 @@ def test_what_cannot_be_scored_is_told(trained, network, frames_dir, many_frames
     bad = (SCRIPT, "--generator", trained[0], "--frames", many_frames, "--features", "text.keras")
     assert "text.keras" in run(*bad, cwd=tmp_path, expect=1)
     (tmp_path / "small").mkdir()
-    write_frames(tmp_path / "small", moving_picture(40, 8, 16))
+    write_frames(tmp_path / "small", moving_frames(40, 8, 16))
     assert "8x16" in run(*arguments, "--frames", "small", cwd=tmp_path, expect=2)
     assert not (tmp_path / "output").exists()

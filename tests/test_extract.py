@@ -6,7 +6,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from conftest import REAL_VIDEOS, REPO, extracted, ffmpeg, moving_picture, run
+from conftest import REAL_VIDEOS, REPO, extracted, ffmpeg, moving_frames, run
 
 from walkgan.dataset import list_frames
 from walkgan.images import crop_and_resize, read_frame
@@ -20,7 +20,7 @@ def bar_brightness(frames):
 
 def test_script_writes_frames_in_video_order_with_true_colours(video, tmp_path):
     output = run("extract_frames.py", "--video", video, "--height", 32, "--width", 64, cwd=tmp_path)
-    assert "60 frames" in output
+    assert "60 32x64 frames" in output
     paths = list_frames(tmp_path / "data/frames")
     assert [path.name for path in paths] == [f"{number:06}.jpg" for number in range(60)]
     frames = np.stack([read_frame(path) for path in paths])
@@ -49,7 +49,7 @@ def test_samples_any_number(video, tmp_path, target):
 
 def test_variable_frame_rate_is_sampled_in_time_not_in_frames(tmp_path):
     steady = tmp_path / "steady.mp4"
-    write_video(steady, moving_picture(90), 30)
+    write_video(steady, moving_frames(90), 30)
     # One second with every frame, then two with every fifth.
     ffmpeg("-i", steady, "-vf", "select='lt(n,30)+not(mod(n,5))'", "-fps_mode", "vfr", tmp_path / "v.mp4")
     frames, index = extracted(tmp_path / "v.mp4", tmp_path / "f", target_frames=18)
@@ -143,7 +143,7 @@ def test_any_codec_depth_and_size_gives_its_frames(video, tmp_path, name, option
     np.testing.assert_allclose(frames[:, 2:5, 4:24].mean((0, 1, 2)), [200, 0, 0], atol=16)
 
 
-def test_a_still_picture_is_one_frame(video, tmp_path):
+def test_a_still_image_is_one_frame(video, tmp_path):
     ffmpeg("-i", video, "-frames:v", "1", tmp_path / "still.png")
     frames, index = extracted(tmp_path / "still.png", tmp_path / "f")
     assert len(frames) == 1 and index["time"] == [0]

@@ -26,7 +26,7 @@ def broken(tmp_path, video):
 
 
 @pytest.mark.parametrize("name", ["empty.mp4", "text.mp4", "truncated.mp4", "noise.mp4", "audio.mp4"])
-def test_broken_videos_are_told_and_leave_nothing(broken, name):
+def test_broken_videos_are_reported_and_leave_nothing(broken, name):
     output = run("extract_frames.py", "--video", name, cwd=broken, expect=1)
     assert name in output and len(output.strip().splitlines()) == 1
     assert not (broken / "data").exists()
@@ -42,7 +42,7 @@ def test_video_cut_short_gives_its_frames_and_says_so(video, tmp_path):
     content = (tmp_path / "whole.mkv").read_bytes()
     (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
     output = run("extract_frames.py", "--video", "cut.mkv", "--height", 32, "--width", 64, cwd=tmp_path)
-    assert "cut short" in output
+    assert "truncated" in output
     assert 20 < len(list_frames(tmp_path / "data/frames")) < 175
 
 
@@ -52,7 +52,7 @@ def test_unwritable_folder(video, tmp_path):
     assert output.endswith("file/frames: Not a directory. Choose another path, or make this one usable.\n")
 
 
-def test_full_disk_is_told_and_resumable(video, tmp_path):
+def test_full_disk_is_reported_and_resumable(video, tmp_path):
     resource = pytest.importorskip("resource", reason="limits file sizes as only Unix can")
     arguments = ("extract_frames.py", "--video", video, "--height", 64, "--width", 128)
 
@@ -66,7 +66,7 @@ def test_full_disk_is_told_and_resumable(video, tmp_path):
     assert len(list_frames(tmp_path / "data/frames")) == 60
 
 
-def test_second_run_refuses_to_mix_and_says_how_to_go_on(video, tmp_path):
+def test_second_extraction_is_not_mixed_with_the_first(video, tmp_path):
     arguments = ("extract_frames.py", "--video", video, "--height", 32, "--width", 64)
     run(*arguments, cwd=tmp_path)
     before = {path: path.read_bytes() for path in (tmp_path / "data/frames").iterdir()}
@@ -80,7 +80,7 @@ def test_second_run_refuses_to_mix_and_says_how_to_go_on(video, tmp_path):
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["holiday.jpg"]
 
 
-def test_interrupted_extraction_goes_on_where_it_stopped(video, tmp_path):
+def test_interrupted_extraction_resumes_where_it_stopped(video, tmp_path):
     whole, index = extracted(video, tmp_path / "f")
     for path in list_frames(tmp_path / "f")[20:]:
         path.unlink()
@@ -93,14 +93,14 @@ def test_interrupted_extraction_goes_on_where_it_stopped(video, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_extraction_goes_on(video, tmp_path):
+def test_killed_at_any_moment_extraction_resumes(video, tmp_path):
     ffmpeg("-stream_loop", "19", "-i", video, "-c", "copy", tmp_path / "long.mp4")
     arguments = ("extract_frames.py", "--video", "long.mp4", "--height", 64, "--width", 128)
     run(*arguments, "--frames", "whole", cwd=tmp_path)
-    random, seen = np.random.default_rng(0), set()
+    rng, seen = np.random.default_rng(0), set()
     for _ in range(KILLS):
         process = start(*arguments, "--frames", "killed", cwd=tmp_path)
-        time.sleep(random.uniform(0.3, 1.5))
+        time.sleep(rng.uniform(0.3, 1.5))
         process.kill()
         process.communicate()
         for path in (tmp_path / "killed").glob("[!.]*.jpg"):

@@ -48,17 +48,18 @@ def test_feature_losses_move_only_their_own_networks(monkeypatch, mover):
 def test_feature_discriminators_see_single_frames_of_a_window():
     settings = TrainingSettings(latent_dim=4, width=4, window=3, feature_weight=1.0, feature_width=4, augment=())
     gan = build_gan(replace(settings, grow=False), (64, 128, 3), 30.0)
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     batch = {
-        "frames": random.uniform(-1, 1, (2, 64, 128, 9)).astype("float32"),
-        "latents": random.standard_normal((2, 4), "float32"),
+        "frames": rng.uniform(-1, 1, (2, 64, 128, 9)).astype("float32"),
+        "latents": rng.standard_normal((2, 4), "float32"),
         "frame_offsets": np.array([[0, 1, 2], [0, 2, 4]], "float32"),
     }
-    scores = gan({name: ops.convert_to_tensor(value) for name, value in batch.items()})
-    assert scores["real"].shape == (2, 1) and scores["feature_real"].shape[0] == scores["feature_fake"].shape[0] == 2
+    outputs = gan({name: ops.convert_to_tensor(value) for name, value in batch.items()})
+    assert outputs["real_logits"].shape == (2, 1)
+    assert outputs["feature_real_logits"].shape[0] == outputs["feature_fake_logits"].shape[0] == 2
     (discriminator,) = gan.feature_discriminators
     expected = discriminator(gan.projector(batch["frames"][..., :3]))
-    found, expected = map(ops.convert_to_numpy, (scores["feature_real"], expected))
+    found, expected = map(ops.convert_to_numpy, (outputs["feature_real_logits"], expected))
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 

@@ -1,10 +1,10 @@
-"""Whatever bytes and settings come: told in this project's own words, no hang, nothing damaged."""
+"""Whatever bytes and settings come: one clear error, no hang, nothing damaged."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-from conftest import moving_picture
+from conftest import moving_frames
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as some
@@ -31,9 +31,9 @@ pytestmark = pytest.mark.slow
 def whole(tmp_path_factory):
     """A folder with a sound frame, video and generator."""
     folder = tmp_path_factory.mktemp("whole")
-    write_frame(folder / "frame.jpg", moving_picture(3)[1])
-    write_frame(folder / "frame.png", moving_picture(3)[1])
-    write_video(folder / "video.mp4", moving_picture(10, 16, 32), 30)
+    write_frame(folder / "frame.jpg", moving_frames(3)[1])
+    write_frame(folder / "frame.png", moving_frames(3)[1])
+    write_video(folder / "video.mp4", moving_frames(10, 16, 32), 30)
     build_generator(4, (8, 8, 3), width=4).save(folder / "generator.keras")
     build_generator(4, (8, 8, 3), width=4).save(folder / "generator.h5")
     return folder
@@ -95,7 +95,7 @@ def test_damaged_generators(whole, tmp_path, damage, name):
 
 
 @pytest.mark.parametrize("kind", [TrainingSettings, ExtractionSettings, InferenceSettings])
-def test_settings_are_sound_or_told(kind):
+def test_settings_are_valid_or_rejected(kind):
     pairs = some.one_of(
         some.tuples(some.just(field.name), numbers[field.type])
         for field in dataclasses.fields(kind)

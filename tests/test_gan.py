@@ -12,7 +12,7 @@ from keras import ops
 from models import build_discriminators, build_generator, build_generators
 from walkgan import gan as gan_module
 from walkgan import losses
-from walkgan.gan import GAN, append_time_channel
+from walkgan.gan import GAN
 from walkgan.gan_builder import build_gan
 from walkgan.generators import steps_per_second
 from walkgan.latents import rotate, step_angles
@@ -97,8 +97,10 @@ def test_penalty_is_the_squared_gradient_and_moves_only_the_discriminator(monkey
     monkeypatch.setattr(gan_module, "PENALTY_BATCH_SIZE", 8)
     estimates = []
     for _ in range(200):
-        scores = gan({"frames": frames, "latents": np.zeros((8, 4), "float32")}, training=True)
-        estimates.append(float(losses.zero_centred_penalty((scores["real_perturbed"] - scores["real"][:8]) / 1e-3)))
+        outputs = gan({"frames": frames, "latents": np.zeros((8, 4), "float32")}, training=True)
+        estimates.append(
+            float(losses.zero_centred_penalty((outputs["real_perturbed_logits"] - outputs["real_logits"][:8]) / 1e-3))
+        )
     np.testing.assert_allclose(np.mean(estimates), float(exact), rtol=0.15)
 
     gan.loss_function = lambda *logits: (0.0 * logits[0][0, 0], 0.0 * logits[2][0, 0])
@@ -116,15 +118,17 @@ def test_bfloat16_does_not_distort_the_penalty():
         settings = replace(load_settings(shipped), augment=(), thumbnail_weight=0.0, precision=precision)
         gan = build_gan(settings, generator.output_shape[1:])
         gan.discriminator.set_weights(discriminator.get_weights())
-        scores = gan(batch, training=False)
-        slopes = ops.convert_to_numpy(scores["real_perturbed"] - scores["real"]) / gan.perturbation_std
-        penalties[precision] = float(losses.zero_centred_penalty(slopes))
+        outputs = gan(batch, training=False)
+        derivatives = (
+            ops.convert_to_numpy(outputs["real_perturbed_logits"] - outputs["real_logits"]) / gan.perturbation_std
+        )
+        penalties[precision] = float(losses.zero_centred_penalty(derivatives))
     assert 0.5 < penalties["bfloat16"] / penalties["float32"] < 2, penalties  # 8 times as much, once
 
 
 def test_thumbnail_loss_is_the_nearest_distance_both_ways_and_moves_only_the_generator():
-    random = np.random.default_rng(0)
-    real, fake = random.uniform(-1, 1, (2, 5, *SHAPE)).astype("float32")  # thumbnails of 16x32 are 8x16
+    rng = np.random.default_rng(0)
+    real, fake = rng.uniform(-1, 1, (2, 5, *SHAPE)).astype("float32")  # thumbnails of 16x32 are 8x16
     small = [frames.reshape(5, 8, 2, 16, 2, 3).mean((2, 4)) for frames in (real, fake)]
     between = np.array([[np.abs(one - other).mean() for other in small[1]] for one in small[0]])
     expected = between.min(0).mean() + between.min(1).mean()
@@ -142,15 +146,17 @@ def test_windows_are_drawn_from_one_rotated_latent():
     settings = TrainingSettings(window=3, latent_dim=6, width=4, loss="non-saturating", augment=())
     gan = build_gan(settings, SHAPE, steps_per_second=29.97)
     assert steps_per_second(gan.ema_generator) == 29.97
-    judged = []
-    judge = gan.discriminator.call
-    gan.discriminator.call = lambda inputs, **options: judged.append(inputs) or judge(inputs, **options)
-    random = np.random.default_rng(0)
-    latents = random.standard_normal((5, 6)).astype("float32")
+    discriminator_inputs = []
+    original_call = gan.discriminator.call
+    gan.discriminator.call = lambda inputs, **options: (
+        discriminator_inputs.append(inputs) or original_call(inputs, **options)
+    )
+    rng = np.random.default_rng(0)
+    latents = rng.standard_normal((5, 6)).astype("float32")
     times = np.array([0, 0, 0, 1, 2] * 3, "float32").reshape(3, 5).T * np.array([0, 1, 2.5], "float32")
-    frames = random.uniform(-1, 1, (5, 16, 32, 9)).astype("float32")
+    frames = rng.uniform(-1, 1, (5, 16, 32, 9)).astype("float32")
     gan({"frames": frames, "latents": latents, "frame_offsets": times})
-    seen = ops.convert_to_numpy(judged[-1])  # real, fake, and noisy ones of the first real ones
+    seen = ops.convert_to_numpy(discriminator_inputs[-1])  # real, fake, and noisy ones of the first real ones
     assert seen.shape == (14, 16, 32, 10)
     np.testing.assert_array_equal(seen[:5, ..., :9], frames)
     angles = step_angles(6).astype("float32")
@@ -158,15 +164,15 @@ def test_windows_are_drawn_from_one_rotated_latent():
         np.testing.assert_allclose(seen[[number, 5 + number], ..., 9], times[number, -1] / 8)
         for place in range(3):
             latent = np.array(rotate(latents[number], times[number, place] * angles))[None]
-            drawn = ops.convert_to_numpy(gan.generator(latent, training=False))[0]
-            np.testing.assert_allclose(seen[5 + number, ..., 3 * place : 3 * place + 3], drawn, atol=1e-5)
+            generated = ops.convert_to_numpy(gan.generator(latent, training=False))[0]
+            np.testing.assert_allclose(seen[5 + number, ..., 3 * place : 3 * place + 3], generated, atol=1e-5)
     np.testing.assert_allclose(seen[10:, ..., 9], np.broadcast_to(times[:4, -1, None, None] / 8, (4, 16, 32)))
 
 
 def test_penalty_counts_alike_for_frames_of_every_size():
     gan = small_gan(keras.optimizers.SGD(0.1), gamma=2.0)
-    logits = {name: np.zeros((4, 1), "float32") for name in ("real", "fake", "fake_for_generator")}
-    logits["real_perturbed"] = np.full((4, 1), 0.5 * gan.perturbation_std, "float32")
+    logits = {name: np.zeros((4, 1), "float32") for name in ("real_logits", "fake_logits", "fake_logits_for_generator")}
+    logits["real_perturbed_logits"] = np.full((4, 1), 0.5 * gan.perturbation_std, "float32")
     small, large = (
         float(gan.compute_loss(x={"frames": np.zeros((4, *size, 3))}, y_pred=logits, training=False))
         for size in ((20, 50), (40, 100))
@@ -196,18 +202,18 @@ def test_ema_follows_the_generator():
 @pytest.mark.parametrize("loss", gan_module.LOSSES)
 def test_learns_the_colours_of_flat_frames(loss):
     colours = np.array([[0.8, -0.8, -0.8], [-0.8, 0.8, -0.8], [-0.8, -0.8, 0.8]], "float32")
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
 
     def flat():
         while True:
-            frames = np.broadcast_to(colours[random.integers(3, size=24)][:, None, None], (24, *SHAPE))
-            yield ({"frames": frames, "latents": random.standard_normal((24, 4), "float32")},)
+            frames = np.broadcast_to(colours[rng.integers(3, size=24)][:, None, None], (24, *SHAPE))
+            yield ({"frames": frames, "latents": rng.standard_normal((24, 4), "float32")},)
 
     # With a third of this penalty, one of the colours is lost now and then.
     penalty = 20.0 if loss == "wasserstein-gp" else 60.0
     gan = small_gan(keras.optimizers.Adam(1e-3, beta_1=0.5), ema_decay=0.98, gamma=penalty, loss=loss)
     gan.fit(flat(), steps_per_epoch=1000, verbose=0)
-    fakes = gan.ema_generator.predict(random.standard_normal((200, 4)), verbose=0)
+    fakes = gan.ema_generator.predict(rng.standard_normal((200, 4)), verbose=0)
     distances = np.linalg.norm(fakes.mean((1, 2))[:, None] - colours, axis=-1)
     # The colours are 2.3 apart, and grey is 1.5 from each.
     if loss == "wasserstein-gp":  # needs more steps of the critic than the one it gets here, and forgets colours
@@ -230,12 +236,6 @@ def test_a_reset_optimizer_moves_new_and_old_layers_alike():
     steps = [np.abs(new - old).max() / 1e-3 for old, new in zip(before, after, strict=True)]
     assert 0.9 < max(steps) < 1.1  # without the restart, layers of the larger size moved 5
     assert float(ops.convert_to_numpy(gan.optimizer.learning_rate)) == np.float32(1e-3)
-
-
-def test_time_channel_scales_with_the_window():
-    frames, offsets = np.zeros((2, 8, 8, 15), "float32"), np.array([[0, 1, 2, 3, 4], [0, 4, 8, 12, 16]], "float32")
-    channel = ops.convert_to_numpy(append_time_channel([frames], ops.convert_to_tensor(offsets)))[..., 15]
-    np.testing.assert_allclose(channel[:, 0, 0], [0.25, 1.0])
 
 
 def test_at_full_size_every_weight_has_a_gradient():

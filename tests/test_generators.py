@@ -22,18 +22,18 @@ def test_loads_a_generator_of_keras_2_exactly():
 def test_loads_third_party_generators_of_any_size_and_range(tmp_path, suffix, activation, low, high):
     keras.utils.set_random_seed(1)
     wide = keras.initializers.RandomNormal(stddev=3.0)
-    stranger = keras.Sequential(
+    third_party = keras.Sequential(
         [
             keras.Input((5,)),
             keras.layers.Dense(7 * 9, activation, kernel_initializer=wide),
             keras.layers.Reshape((7, 9, 1)),
         ]
     )
-    stranger.save(tmp_path / f"stranger.{suffix}")
+    third_party.save(tmp_path / f"third_party.{suffix}")
     latents = np.random.default_rng(0).standard_normal((4, 5)).astype("float32")
-    frames = load_generator(tmp_path / f"stranger.{suffix}").predict(latents, verbose=0)
+    frames = load_generator(tmp_path / f"third_party.{suffix}").predict(latents, verbose=0)
     assert frames.shape == (4, 7, 9, 3)
-    expected = (stranger.predict(latents, verbose=0) - low) / (high - low) * 2 - 1
+    expected = (third_party.predict(latents, verbose=0) - low) / (high - low) * 2 - 1
     np.testing.assert_allclose(frames, np.repeat(expected, 3, -1), atol=1e-5)
 
 

@@ -21,37 +21,37 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def drawn(trained):
-    """The output folder of an inference with defaults, found without being told where the run is."""
+def output(trained):
+    """The output folder of an inference with defaults, which finds the run by itself."""
     folder = trained[0].parents[1]
-    output = run(SCRIPT, "--rows", 2, "--columns", 3, "--walk-seconds", 1, cwd=folder)
-    assert "plot.png" in output and "0001-shuffled" in output
+    printed = run(SCRIPT, "--rows", 2, "--columns", 3, "--walk-seconds", 1, cwd=folder)
+    assert "plot.png" in printed and "0001-shuffled" in printed
     return folder / "output"
 
 
-def test_plot_is_a_grid_of_the_seeds_pixel_by_pixel(drawn):
-    plot = read_frame(drawn / "plot.png")
+def test_plot_is_a_grid_of_the_seeds_pixel_by_pixel(output):
+    plot = read_frame(output / "plot.png")
     assert plot.shape == (2 * 16 + 2, 3 * 32 + 4, 3)  # lines of two pixels
     for row in range(2):
         for column in range(3):
             cell = plot[row * 18 : row * 18 + 16, column * 34 : column * 34 + 32]
-            np.testing.assert_array_equal(cell, read_frame(drawn / "frames" / f"{row * 3 + column:06}.png"))
+            np.testing.assert_array_equal(cell, read_frame(output / "frames" / f"{row * 3 + column:06}.png"))
 
 
-def test_one_file_a_seed_and_the_same_picture_for_the_same_seed(drawn, trained, tmp_path):
-    assert sorted(path.name for path in (drawn / "frames").iterdir()) == [f"{seed:06}.png" for seed in range(16)]
+def test_one_file_per_seed_and_the_same_image_for_the_same_seed(output, trained, tmp_path):
+    assert sorted(path.name for path in (output / "frames").iterdir()) == [f"{seed:06}.png" for seed in range(16)]
     run(SCRIPT, "--generator", trained[0], "--seed", 5, "--count", 1, "--walk-seconds", 0, cwd=tmp_path)
-    assert (read_frame(tmp_path / "output/frames/000005.png") == read_frame(drawn / "frames/000005.png")).all()
-    assert (read_frame(drawn / "frames/000004.png") != read_frame(drawn / "frames/000005.png")).any()
+    assert (read_frame(tmp_path / "output/frames/000005.png") == read_frame(output / "frames/000005.png")).all()
+    assert (read_frame(output / "frames/000004.png") != read_frame(output / "frames/000005.png")).any()
     assert not (tmp_path / "output/walk.mp4").exists()
 
 
-def test_walk_is_a_video_that_browsers_play(drawn):
-    capture = cv2.VideoCapture(str(drawn / "walk.mp4"))
+def test_walk_is_a_video_that_browsers_play(output):
+    capture = cv2.VideoCapture(str(output / "walk.mp4"))
     count = sum(iter(capture.grab, False))
     assert count == 30 and capture.get(cv2.CAP_PROP_FPS) == 30
-    told = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-i", drawn / "walk.mp4"], capture_output=True, text=True)
-    assert re.search(r"h264.*yuv420p.*32x16", told.stderr)
+    info = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-i", output / "walk.mp4"], capture_output=True, text=True)
+    assert re.search(r"h264.*yuv420p.*32x16", info.stderr)
 
 
 def test_walk_is_smooth_never_repeats_and_stays_on_the_sphere():
@@ -77,7 +77,7 @@ def walker(tmp_path_factory, frames_dir):
     return folder / "saved_models/0001-ordered"
 
 
-def test_a_generator_that_learned_time_walks_at_the_rate_of_its_video(walker, tmp_path):
+def test_a_generator_that_learned_motion_walks_at_the_rate_of_its_video(walker, tmp_path):
     arguments = (SCRIPT, "--generator", walker, "--walk-seconds", 2, "--walks", 2, "--seed", 3)
     run(*arguments, cwd=tmp_path)
     run(SCRIPT, "--generator", walker / "generator.keras", "--speed", 0.5, "--output", "slow", cwd=tmp_path)
@@ -101,7 +101,7 @@ def test_a_generator_that_learned_time_walks_at_the_rate_of_its_video(walker, tm
     assert (tmp_path / "again/walk.mp4").read_bytes() == (tmp_path / "output/walk.mp4").read_bytes()
 
 
-def test_a_learned_walk_turns_on_step_by_step_for_hours():
+def test_a_learned_walk_rotates_step_by_step_for_hours():
     path = np.stack([rotated_latent(latent_from_seed(64, 3), step) for step in range(200)])
     np.testing.assert_allclose(np.linalg.norm(path, axis=1), np.linalg.norm(path[0]), rtol=1e-5)
     np.testing.assert_allclose(path[0], latent_from_seed(64, 3))
@@ -113,28 +113,28 @@ def test_a_learned_walk_turns_on_step_by_step_for_hours():
     np.testing.assert_allclose(half, 0.5, atol=0.02)
 
 
-def test_no_truncation_is_all_of_it_and_zero_none(trained, tmp_path):
+def test_truncation_1_changes_nothing_and_0_gives_the_mean(trained, tmp_path):
     run(SCRIPT, "--generator", trained[0], "--truncation", 0, "--count", 2, "--walk-seconds", 0, cwd=tmp_path)
     frames = [read_frame(tmp_path / "output/frames" / f"{seed:06}.png") for seed in range(2)]
     assert (frames[0] == frames[1]).all()
 
 
-def test_a_picture_is_projected_and_a_walk_starts_from_it(walker, trained, tmp_path):
+def test_an_image_is_projected_and_a_walk_starts_from_it(walker, trained, tmp_path):
     generator = keras.models.load_model(walker / "generator.keras")
     for layer in generator.layers:
         if layer.name.startswith("to_rgb"):  # after two epochs its frames are grey, and one like the other
             layer.kernel.assign(100 * layer.kernel)
     generator.save(tmp_path / "vivid.keras")
-    drawn = to_uint8(generator.predict(latent_from_seed(8, 123)[None], verbose=0))[0]
-    assert drawn.std() > 5
-    write_frame(tmp_path / "picture.png", drawn)
-    run(SCRIPT, "--generator", "vivid.keras", "--project", "picture.png", "--walk-seconds", 0.2, cwd=tmp_path)
-    picture, found = np.split(read_frame(tmp_path / "output/projected.png").astype(int), 2, 1)
-    np.testing.assert_array_equal(picture, drawn)
+    image = to_uint8(generator.predict(latent_from_seed(8, 123)[None], verbose=0))[0]
+    assert image.std() > 5
+    write_frame(tmp_path / "image.png", image)
+    run(SCRIPT, "--generator", "vivid.keras", "--project", "image.png", "--walk-seconds", 0.2, cwd=tmp_path)
+    shown, found = np.split(read_frame(tmp_path / "output/projected.png").astype(int), 2, 1)
+    np.testing.assert_array_equal(shown, image)
     others = to_uint8(generator.predict(np.stack([latent_from_seed(8, seed) for seed in range(16)]), verbose=0)).astype(
         int
     )
-    assert np.abs(found - drawn).mean() < 0.5 * np.abs(others - drawn).mean((1, 2, 3)).min()
+    assert np.abs(found - image).mean() < 0.5 * np.abs(others - image).mean((1, 2, 3)).min()
     first = cv2.VideoCapture(str(tmp_path / "output/walk.mp4")).read()[1][..., ::-1]
     assert np.abs(first - found).mean() < np.abs(first - others[0]).mean()  # the walk of the seed would begin there
     before = read_frame(tmp_path / "output/projected.png")
@@ -143,7 +143,7 @@ def test_a_picture_is_projected_and_a_walk_starts_from_it(walker, trained, tmp_p
         "--generator",
         "vivid.keras",
         "--project",
-        "picture.png",
+        "image.png",
         "--walk-seconds",
         0,
         "--truncation",
@@ -155,7 +155,7 @@ def test_a_picture_is_projected_and_a_walk_starts_from_it(walker, trained, tmp_p
 
 
 @pytest.mark.parametrize("room, written, wanting", [(100, [], "plot.png"), (2000, ["plot.png"], "walks.mp4")])
-def test_a_full_disk_is_told_and_leaves_what_was_there(trained, tmp_path, room, written, wanting):
+def test_a_full_disk_is_reported_and_leaves_what_was_there(trained, tmp_path, room, written, wanting):
     resource = pytest.importorskip("resource", reason="limits file sizes as only Unix can")
     (tmp_path / "output").mkdir()
     for name in ("plot.png", "walk.mp4"):
@@ -189,7 +189,7 @@ def test_a_shipped_generator_draws_until_there_is_a_run(trained, tmp_path):
     assert "0001-shuffled" in run(SCRIPT, *little, cwd=tmp_path)
 
 
-def test_bad_generators_and_settings_are_told(trained, tmp_path):
+def test_bad_generators_and_settings_are_reported(trained, tmp_path):
     assert "train one first" in run(SCRIPT, cwd=tmp_path, expect=2)
     assert "there is no generator" in run(SCRIPT, "--generator", "none.keras", cwd=tmp_path, expect=2)
     (tmp_path / "cut.keras").write_bytes((trained[0] / "generator.keras").read_bytes()[:5000])

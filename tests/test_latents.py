@@ -1,7 +1,9 @@
 """Rotation of latents."""
 
 import numpy as np
+from keras import ops
 
+from walkgan.gan import append_time_channel
 from walkgan.latents import rotate, step_angles
 
 
@@ -13,3 +15,9 @@ def test_rotation_keeps_the_prior_adds_up_and_has_a_direction():
     np.testing.assert_allclose(rotate(turned, 5 * angles), rotate(latents, 12 * angles), atol=1e-5)
     np.testing.assert_allclose(rotate(turned, -7 * angles), latents, atol=1e-5)
     assert np.abs(turned - np.array(rotate(latents, -7 * angles))).mean() > 0.3
+
+
+def test_time_channel_scales_with_the_window():
+    frames, offsets = np.zeros((2, 8, 8, 15), "float32"), np.array([[0, 1, 2, 3, 4], [0, 4, 8, 12, 16]], "float32")
+    channel = ops.convert_to_numpy(append_time_channel([frames], ops.convert_to_tensor(offsets)))[..., 15]
+    np.testing.assert_allclose(channel[:, 0, 0], [0.25, 1.0])

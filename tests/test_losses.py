@@ -28,6 +28,6 @@ def test_one_centred_penalty_is_the_distance_of_the_gradient_norm_from_1():
     steps = np.random.default_rng(0).standard_normal((200_000, 10))
     for norm in (0.3, 1.0, 3.0):
         gradient = np.full(10, norm / np.sqrt(10))
-        slopes = ops.convert_to_tensor((steps @ gradient)[:, None].astype("float32"))
-        estimate = float(losses.one_centred_penalty(slopes))
+        derivatives = ops.convert_to_tensor((steps @ gradient)[:, None].astype("float32"))
+        estimate = float(losses.one_centred_penalty(derivatives))
         np.testing.assert_allclose(estimate, (norm - 1) ** 2, atol=0.05)

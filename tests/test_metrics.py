@@ -26,7 +26,7 @@ def normal(count, numbers=6, shift=0.0, spread=1.0, seed=0):
     return shift + spread * np.random.default_rng(seed).standard_normal((count, numbers))
 
 
-def test_kernel_distance_is_the_unbiased_mmd_written_out():
+def test_kid_is_the_unbiased_mmd_written_out():
     real, fake = normal(23), normal(17, shift=0.5, seed=1)
     kernel = lambda x, y: (float(np.dot(x, y)) / len(x) + 1) ** 3  # noqa: E731
     within = lambda s: np.mean([kernel(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j])  # noqa: E731
@@ -35,7 +35,7 @@ def test_kernel_distance_is_the_unbiased_mmd_written_out():
     np.testing.assert_allclose(kernel_inception_distance(real, fake)[0], expected)
 
 
-def test_kernel_distance_is_unbiased_and_knows_its_error():
+def test_kid_is_unbiased_and_knows_its_error():
     values, errors = np.transpose(
         [kernel_inception_distance(normal(60, seed=s), normal(60, seed=1000 + s)) for s in range(60)]
     )
@@ -45,7 +45,7 @@ def test_kernel_distance_is_unbiased_and_knows_its_error():
     assert 0.6 < errors.mean() / values.std() < 1.6
 
 
-def test_frechet_distance_of_gaussians_is_its_closed_form():
+def test_fid_of_gaussians_is_its_closed_form():
     real, fake = normal(40_000), normal(40_000, shift=0.3, spread=1.5, seed=1)
     np.testing.assert_allclose(frechet_inception_distance(real, fake), 6 * (0.3**2 + 0.5**2), rtol=0.03)
     mixed = normal(500) @ np.random.default_rng(2).standard_normal((6, 6))
@@ -114,14 +114,14 @@ def test_novelty_tells_copies_from_new_frames():
 
 @pytest.fixture(scope="module")
 def walk_frames():
-    """Real frames to damage: the drawn walk, 80x160, in video order."""
+    """Real frames to damage: the built-in walk, 80x160, in video order."""
     return np.stack([crop_and_resize(synthetic_walk.render_frame(number), 80, 160) for number in range(0, 900, 15)])
 
 
 def damaged(frames):
     """Yield (name, mild, severe) of controlled damage."""
-    random = np.random.default_rng(0)
-    noise = random.standard_normal(frames.shape)
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(frames.shape)
     blur = lambda sigma: np.stack([cv2.GaussianBlur(frame, (0, 0), sigma) for frame in frames])  # noqa: E731
     add = lambda what: np.clip(frames + what, 0, 255).astype("uint8")  # noqa: E731
     repeat = lambda count: frames[np.arange(len(frames)) % count]  # noqa: E731
@@ -136,19 +136,19 @@ def damaged(frames):
 @pytest.mark.parametrize("name", ["blur", "noise", "colour", "repeated frames"])
 def test_sliced_wasserstein_rises_with_damage(walk_frames, name):
     real, clean = walk_frames[::2], walk_frames[1::2]
-    floor = np.mean(sliced_wasserstein(real, clean))
+    baseline = np.mean(sliced_wasserstein(real, clean))
     mild, severe = (np.mean(sliced_wasserstein(real, frames)) for frames in damaged(clean)[name])
-    assert floor < severe and mild < severe
+    assert baseline < severe and mild < severe
     if name != "repeated frames":
-        assert mild > 1.1 * floor
+        assert mild > 1.1 * baseline
     assert np.mean(sliced_wasserstein(real, real)) == 0
 
 
 def test_sliced_wasserstein_finds_the_level_of_the_damage(walk_frames):
     real, clean = walk_frames[::2], walk_frames[1::2]
-    floor, blurred = sliced_wasserstein(real, clean), sliced_wasserstein(real, damaged(clean)["blur"][0])
-    assert len(floor) == 3  # 80, 40 and 20 pixels high
-    assert blurred[0] / floor[0] > 2 * blurred[2] / floor[2]
+    baseline, blurred = sliced_wasserstein(real, clean), sliced_wasserstein(real, damaged(clean)["blur"][0])
+    assert len(baseline) == 3  # 80, 40 and 20 pixels high
+    assert blurred[0] / baseline[0] > 2 * blurred[2] / baseline[2]
     with pytest.raises(ValueError, match="equally many"):
         sliced_wasserstein(real, clean[:5])
 

@@ -51,18 +51,18 @@ def test_a_network_for_larger_frames_has_the_one_of_half_the_size_as_its_part():
 
 def test_a_fused_generator_draws_the_same_and_learns_the_same_from_it():
     keras.utils.set_random_seed(0)
-    random = np.random.default_rng(0)
-    latents = random.standard_normal((4, 6), "float32")
+    rng = np.random.default_rng(0)
+    latents = rng.standard_normal((4, 6), "float32")
     fused, plain = (build_generators(6, (16, 32, 3), 4, fused=fused)[-1] for fused in (True, False))
     layers = [(layer, plain.get_layer(layer.name)) for layer in fused.layers if layer.weights]
     for one, other in layers:  # so that no size adds nothing any more
-        one.set_weights([weight + random.uniform(0, 0.2, weight.shape) for weight in one.get_weights()])
+        one.set_weights([weight + rng.uniform(0, 0.2, weight.shape) for weight in one.get_weights()])
         other.set_weights(one.get_weights())
     for network in (fused, plain):
         network.compile(keras.optimizers.SGD(1.0), "mean_squared_error")
-    drawn = plain.predict(latents, verbose=0)
-    assert drawn.std() > 0.05
-    np.testing.assert_allclose(fused.predict(latents, verbose=0), drawn, atol=1e-5)
+    expected = plain.predict(latents, verbose=0)
+    assert expected.std() > 0.05
+    np.testing.assert_allclose(fused.predict(latents, verbose=0), expected, atol=1e-5)
     before = plain.get_weights()
     for network in (fused, plain):
         network.fit(latents, np.zeros((4, 16, 32, 3), "float32"), batch_size=4, verbose=0)
@@ -84,7 +84,7 @@ def test_pyramid_is_wide_at_the_base_and_narrow_at_the_frame():
 def test_smaller_networks_are_parts_of_larger_ones_and_growing_changes_nothing():
     assert list(frame_shapes_by_level((160, 320, 3)).values()) == [(40, 80, 3), (80, 160, 3), (160, 320, 3)]
     assert list(frame_shapes_by_level((16, 32, 3)).values()) == [(8, 16, 3), (16, 32, 3)]
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     shape, larger = (16, 32, 3), (32, 64, 3)
     small_generator, generator = build_generators(6, larger, 8)[-2:]
     small_discriminator, discriminator = build_discriminators(larger, 8)[-2:]
@@ -93,18 +93,18 @@ def test_smaller_networks_are_parts_of_larger_ones_and_growing_changes_nothing()
         assert {id(weight) for weight in part.weights} < {id(weight) for weight in whole.weights}
         whole.set_weights([4 * weight for weight in whole.get_weights()])
 
-    latents = random.standard_normal((5, 6), "float32")
+    latents = rng.standard_normal((5, 6), "float32")
     before = small_generator.predict(latents, verbose=0)
     enlarged = keras.layers.UpSampling2D(interpolation="bilinear")(np.arctanh(before))
     np.testing.assert_allclose(generator.predict(latents, verbose=0), np.tanh(enlarged), atol=1e-4)
-    frames = random.uniform(-1, 1, (5, *shape)).astype("float32")
+    frames = rng.uniform(-1, 1, (5, *shape)).astype("float32")
     logits = discriminator.predict(frames.repeat(2, 1).repeat(2, 2), verbose=0)
     assert logits.std() > 0
     np.testing.assert_allclose(logits, small_discriminator.predict(frames, verbose=0), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(7, 320), (1, 1), (4, 4)])
-def test_frames_too_small_are_told(size):
+def test_frames_too_small_are_rejected(size):
     with pytest.raises(ValueError, match=f"{size[0]}x{size[1]}"):
         build_generator(6, (*size, 3), width=4)
 

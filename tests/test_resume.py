@@ -15,7 +15,7 @@ from conftest import (
     TINY,
     assert_same_weights,
     checkpoint_weights,
-    moving_picture,
+    moving_frames,
     read_metrics,
     run,
     start,
@@ -54,7 +54,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, frames_dir, script):
 
 def test_feature_discriminators_resume_bit_for_bit(tmp_path):
     (tmp_path / "frames").mkdir()
-    write_frames(tmp_path / "frames", moving_picture(6, 128, 128), ".jpg")
+    write_frames(tmp_path / "frames", moving_frames(6, 128, 128), ".jpg")
     arguments = (SCRIPT, "--frames", "frames", *TINY, "--no-grow", "--epochs", 2)
     run(*arguments, "--runs", "whole", cwd=tmp_path)
     run(*arguments, "--runs", "parts", "--minutes", 1e-6, cwd=tmp_path)
@@ -84,14 +84,14 @@ def test_killed_at_any_moment_it_resumes_to_the_same_end(tmp_path, frames_dir):
     run(*arguments, "--runs", "whole", "--sample-every", 50, cwd=tmp_path)  # nor a checkpoint after every step
     arguments += ("--checkpoint-minutes", 1e-6)
     run_dir = tmp_path / "killed/0001-shuffled"
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     kills = 0
     process = start(*arguments, "--runs", "killed", cwd=tmp_path)
     while process.poll() is None:
         deadline = time.monotonic() + 60
         while process.poll() is None and not (run_dir / "metrics.csv").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(random.uniform(0.5, 4) if not kills else random.uniform(6, 9))
+        time.sleep(rng.uniform(0.5, 4) if not kills else rng.uniform(6, 9))
         if kills < KILLS and process.poll() is None:
             process.kill()
             kills += 1

@@ -12,7 +12,7 @@ from conftest import (
     REAL_VIDEOS,
     TINY,
     checkpoint_weights,
-    moving_picture,
+    moving_frames,
     read_metrics,
     run,
     start,
@@ -84,7 +84,7 @@ def test_two_trainings_never_share_a_run(tmp_path, frames_dir):
 def test_warm_start_on_frames_of_the_same_and_twice_the_size(tmp_path, trained):
     for name, side in (("small", 128), ("large", 256), ("other", 192)):
         (tmp_path / name).mkdir()
-        write_frames(tmp_path / name, moving_picture(6, side, side), ".jpg")
+        write_frames(tmp_path / name, moving_frames(6, side, side), ".jpg")
     run(SCRIPT, "--frames", "small", *TINY, "--epochs", 1, cwd=tmp_path)
     runs = tmp_path / "saved_models"
     arguments = (SCRIPT, "--frames", "large", *TINY, "--epochs", 1, "--start-from", runs / "0001-shuffled")
@@ -115,7 +115,7 @@ def test_warm_start_on_frames_of_the_same_and_twice_the_size(tmp_path, trained):
 
 def test_frame_sizes_that_do_not_halve_evenly(tmp_path):
     (tmp_path / "odd").mkdir()
-    frames = write_frames(tmp_path / "odd", moving_picture(10, 19, 33), ".png")
+    frames = write_frames(tmp_path / "odd", moving_frames(10, 19, 33), ".png")
     run(SCRIPT, "--frames", frames, *TINY, "--epochs", 8, "--augment", cwd=tmp_path)
     run_dir = tmp_path / "saved_models/0001-shuffled"
     assert load_run_info(run_dir)["growth"] == [[0, [10, 17, 3]], [2, [19, 33, 3]]]
@@ -146,7 +146,7 @@ def test_growth_schedule():
 
 @pytest.fixture(scope="module")
 def small_walk():
-    """The drawn walk at 16x32, every fourth frame of it, 200 in all."""
+    """The built-in walk at 16x32, every fourth frame of it, 200 in all."""
     with ThreadPoolExecutor() as pool:
         draw_small = lambda number: crop_and_resize(synthetic_walk.render_frame(4 * number), 16, 32)  # noqa: E731
         return np.stack(list(pool.map(draw_small, range(200))))

@@ -6,6 +6,9 @@ from types import SimpleNamespace
 import pytest
 from conftest import TINY, run
 
+from walkgan import training
+from walkgan.run_folder import settings_as_json
+from walkgan.settings import TrainingSettings
 from walkgan.training import fit_size
 
 
@@ -47,3 +50,17 @@ def test_the_bar_is_closed_before_the_last_lines(tmp_path, frames_dir):
     assert re.search(r"^finished at epoch 2\.00 of 2\.$", printed, re.MULTILINE)
     last = [line for line in bar if "100%" in line][-1]
     assert "epoch=2.0" in last and "6/6" in last
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_warm_again(tmp_path, monkeypatch):
+    run_dir = tmp_path / "0001-a"
+    (run_dir / "checkpoints").mkdir(parents=True)
+    settings = TrainingSettings(runs=tmp_path, start_from=tmp_path / "source", resume=True, run="0001-a", epochs=2)
+    info = {"frame_shape": [16, 32, 3], "frame_count": 4}
+    (run_dir / "settings.json").write_text(settings_as_json(settings, **info, growth=[[0, [16, 32, 3]]]))
+    warmed = []
+    monkeypatch.setattr(training, "warm_start", lambda *arguments: warmed.append(arguments[0]))
+    gan = SimpleNamespace(steps=0)
+    assert training.start_or_resume(run_dir, settings, gan, info, 8) == [[0, [16, 32, 3]]]
+    assert warmed == [tmp_path / "source"]
+    settings.check()  # the source may be gone once there is a checkpoint

@@ -51,7 +51,7 @@ def test_frames_that_cannot_be_trained_on(tmp_path, frames_dir):
     assert "7x32" in run(SCRIPT, "--frames", "small", cwd=tmp_path, expect=2)
     shutil.copytree(frames_dir, tmp_path / "bad")
     for number in range(1, 6):
-        (tmp_path / f"bad/{number:06}.jpg").write_text("not a picture")
+        (tmp_path / f"bad/{number:06}.jpg").write_text("not an image")
     output = run(SCRIPT, "--frames", "bad", *TINY, cwd=tmp_path, expect=1)
     assert "5 of 10 frames" in output and "000001.jpg" in output
     (tmp_path / "one").mkdir()
@@ -63,7 +63,7 @@ def test_frames_that_cannot_be_trained_on(tmp_path, frames_dir):
 def test_unusable_frames_are_left_out_and_counted(tmp_path, frames_dir):
     frames = tmp_path / "frames"
     shutil.copytree(frames_dir, frames)
-    (frames / "000004.jpg").write_text("not a picture")
+    (frames / "000004.jpg").write_text("not an image")
     (frames / "000005.jpg").write_bytes((frames / "000005.jpg").read_bytes()[:100])
     write_frame(frames / "000006.jpg", np.zeros((8, 16, 3), "uint8"))
     (frames / "000007.jpg").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""What the scripts are made of."""
+"""The library behind the scripts."""
 
 import os
 

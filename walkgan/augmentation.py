@@ -50,6 +50,7 @@ def feature_views(real, fake, size, seed):
     half = ops.shape(real)[0] // 2
     top = keras.random.randint((), 0, real.shape[1] - height + 1, seed=seed)
     left = keras.random.randint((), 0, real.shape[2] - width + 1, seed=seed)
+    # Explicit strides: Keras 3.15 on JAX mishandles the default, which is the pool size.
     whole = [ops.average_pool(frames[:half], factor, strides=factor, padding="same") for frames in (real, fake)]
     crops = [
         ops.slice(frames[half:], (0, top, left, 0), (ops.shape(frames)[0] - half, height, width, 3))

@@ -1,4 +1,4 @@
-"""What happens between the steps of a training: progress bar, logs, samples, scores, and the stop."""
+"""What happens between training steps: progress bar, logs, samples, scores, and the stop."""
 
 import csv
 import math
@@ -116,8 +116,8 @@ class PeriodicEvaluation(Callback):
         self.best = min((float(row[self.criterion]) for row in rows if row[self.criterion]), default=math.inf)
         self.real = read_evenly_spaced(paths, NUM_SCORED)
         self.features = extract_features(self.real, network) if network else None
-        random = np.random.default_rng((settings.seed, 3))
-        self.latents = random.standard_normal((len(self.real), settings.latent_dim), "float32")
+        rng = np.random.default_rng((settings.seed, 3))
+        self.latents = rng.standard_normal((len(self.real), settings.latent_dim), "float32")
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every and epoch + 1 < self.last_epoch:
@@ -134,19 +134,19 @@ class PeriodicEvaluation(Callback):
 
 
 class SampleGrid(Callback):
-    """Draws the same latents every few epochs, beside an image of real frames."""
+    """Writes images generated from the same latents every few epochs, and one of real frames."""
 
     def __init__(self, run_dir, settings, paths):
         super().__init__()
         self.folder, self.every = run_dir / "samples", settings.sample_every
         self.folder.mkdir(exist_ok=True)
-        random = np.random.default_rng((settings.seed, 2))
-        self.latents = random.standard_normal((NUM_SAMPLES, settings.latent_dim), "float32")
+        rng = np.random.default_rng((settings.seed, 2))
+        self.latents = rng.standard_normal((NUM_SAMPLES, settings.latent_dim), "float32")
         self.real = read_evenly_spaced(paths, NUM_SAMPLES)
         write_frame(self.folder / "real.png", image_grid(self.real, 4))
 
     def write(self, gan, *names):
-        """Write the fixed latents as drawn by the averaged generator to files of these names."""
+        """Write the averaged generator's images of the fixed latents to files of these names."""
         grid = image_grid(generate(gan, self.latents), 4)
         for name in names:
             write_frame(self.folder / f"{name}.png", grid)
@@ -179,22 +179,25 @@ class GracefulStop(Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if time.monotonic() > self.deadline:
-            self.requested, self.reason = True, "minutes over: stopped"
+            self.requested, self.reason = True, "time limit reached, stopped"
         if any_process(self.requested, batch):
             self.agreed = self.model.stop_training = True
 
     @contextmanager
     def on_signals(self):
-        """Within this, Ctrl-C and SIGTERM request the stop; a second Ctrl-C does not wait for it."""
-        before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        """While active, Ctrl-C and SIGTERM request the stop; a second Ctrl-C does not wait for it."""
+        before = {signum: signal.signal(signum, self._request) for signum in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
 
-    def _request(self, number, _):
-        if self.requested and number == signal.SIGINT:
+    def _request(self, signum, _):
+        if self.requested and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested, self.reason = True, "interrupted: saved"
-        tqdm.write("Stopping after this step and saving; press Ctrl-C again to stop at once, losing the last minutes.")
+        self.requested, self.reason = True, "interrupted, saved"
+        tqdm.write(
+            "Stopping after this step and saving; press Ctrl-C again to stop at once, losing everything since the "
+            "last checkpoint."
+        )

@@ -22,17 +22,18 @@ MAX_SATURATED_FRACTION = 0.8  # of the values that are neither black nor white i
 
 
 class Checkpoints(Callback):
-    """Saves everything that resuming needs, and the generator, every few minutes, if the training is sound.
+    """Saves everything that resuming needs, and the generator, every few minutes, unless the training has diverged.
 
-    After a divergence it rolls back to the last checkpoint, stabilises the training and continues: with the frames and
-    latents that come next, so that it does not diverge in the same way again.
+    Losses are checked after every epoch; weights and samples before every save and with every sample grid. After a
+    divergence it rolls back to the last checkpoint, stabilises the training and continues: with the frames and latents
+    that come next, so that it does not diverge in the same way again.
     """
 
     def __init__(self, run_dir, settings, samples):
         super().__init__()
         self.run_dir, self.keep, self.samples = run_dir, settings.keep_checkpoints, samples
         self.seconds, self.last_save = 60 * settings.checkpoint_minutes, time.monotonic()
-        self.d_loss_is_bounded = settings.loss != "wasserstein-gp"
+        self.d_loss_is_nonnegative = settings.loss != "wasserstein-gp"
         (run_dir / "checkpoints").mkdir(exist_ok=True)
 
     def on_train_batch_end(self, batch, logs=None):
@@ -43,7 +44,7 @@ class Checkpoints(Callback):
         gan = self.model
         if not np.isfinite([logs["d_loss"], logs["g_loss"]]).all():
             self.roll_back(gan, "the losses are NaN or infinite")
-        elif self.d_loss_is_bounded and logs["d_loss"] < MIN_D_LOSS:
+        elif self.d_loss_is_nonnegative and logs["d_loss"] < MIN_D_LOSS:
             self.roll_back(gan, f"the discriminator overpowers the generator (d_loss below {MIN_D_LOSS})")
         elif (epoch + 1) % self.samples.every == 0 and (reason := self.find_divergence(gan)):
             self.roll_back(gan, reason)
@@ -83,7 +84,7 @@ class Checkpoints(Callback):
         self.save(gan)
 
     def save_or_roll_back(self, gan):
-        """Save the GAN if it is sound, otherwise roll back to when it was."""
+        """Save the GAN, or if it has diverged, roll back to the last checkpoint."""
         if reason := self.find_divergence(gan):
             self.roll_back(gan, reason)
         else:
@@ -98,8 +99,8 @@ class Checkpoints(Callback):
         needed, free = 6 * values + 2**20, shutil.disk_usage(self.run_dir).free  # 4 bytes each, and HDF5's own
         if free < needed:  # checked first, since HDF5 answers a full disk with dozens of errors
             raise InputError(
-                f"{self.run_dir} needs {needed >> 20} MB for a checkpoint and the disk has {free >> 20}: free some, "
-                f"then continue with --resume --run {self.run_dir.name}; the last checkpoint is intact."
+                f"{self.run_dir} needs {needed >> 20} MB for a checkpoint and the disk has {free >> 20}: free some "
+                f"space, then continue with --resume --run {self.run_dir.name}; the last checkpoint is intact."
             )
         with atomic_write(self.run_dir / "checkpoints" / f"step-{gan.steps:08}.weights.h5") as partial:
             gan.save_weights(partial)

@@ -39,7 +39,7 @@ def run_script(main, settings, description):
 
 
 def _message(error):
-    """Return what to print instead of a traceback; None for an error that is nobody's but the code's."""
+    """Return what to print instead of a traceback; None for a bug."""
     if isinstance(error, SettingError | InputError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):

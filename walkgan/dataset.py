@@ -1,4 +1,4 @@
-"""The data pipeline: frames in a folder, when they were filmed, and the batches that a training reads."""
+"""The data pipeline: frames in a folder, when they were filmed, and the batches that training reads."""
 
 import itertools
 import json
@@ -16,10 +16,10 @@ import numpy as np
 from walkgan.distribution import process_index_and_count
 from walkgan.errors import InputError
 from walkgan.images import crop_and_resize, read_frame, to_float
+from walkgan.latents import FRAME_STRIDES
 
 CUT_THRESHOLD = 20  # mean change of brightness, of 255, between frames that may be a cut
 PREFETCH_BATCHES = min(os.cpu_count() or 1, 8)
-FRAME_STRIDES = 1, 2, 4  # between the frames of a window; single frames among the windows slowed the walks
 
 
 def list_frames(folder):
@@ -38,7 +38,7 @@ def usable_frames(paths):
     """Return the paths of the frames that can be trained on, and the shape (height, width, 3) they all have.
 
     These are the images of the most frequent size; how many are left out is printed, with the first of them. Reads
-    about 2,000 frames a second. Raises InputError where fewer than two, or fewer than half of the files, are usable.
+    about 2,000 frames per second. Raises InputError where at most half of the files, or fewer than two, are usable.
     """
 
     def shape_of(path):
@@ -69,10 +69,14 @@ def fingerprint(paths):
     return zlib.crc32("".join(f"{path.name} {path.stat().st_size}\n" for path in paths).encode())
 
 
+def evenly_spaced(length, count):
+    """Return `count` indices from 0 to length - 1, evenly spaced."""
+    return np.linspace(0, length - 1, count).round().astype(int)
+
+
 def read_evenly_spaced(paths, count):
     """Return `count` frames (fewer where there are fewer), evenly spaced in time, as one array."""
-    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
-    return np.stack([read_frame(paths[index]) for index in chosen])
+    return np.stack([read_frame(paths[index]) for index in evenly_spaced(len(paths), min(count, len(paths)))])
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Timeline:
     @property
     def scene_starts(self):
         """The index of the first frame of each frame's scene, (count,)."""
-        return np.searchsorted(self.scene_ends, self.scene_ends)
+        return np.searchsorted(self.scene_ends, self.scene_ends)  # the first frame with the same end
 
 
 def read_timeline(paths):
@@ -107,7 +111,9 @@ def read_timeline(paths):
             chosen = [int(path.stem) for path in paths]  # some may have been deleted
             times, videos = np.array(index["time"])[chosen], np.array(index["video"])[chosen]
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise InputError(f"{index_file} does not match the frames beside it: extract them again.") from error
+            raise InputError(
+                f"{index_file} does not match the frames beside it: delete {index_file.parent} and extract again."
+            ) from error
     with ThreadPoolExecutor() as pool:
         thumbnails = pool.map(lambda path: crop_and_resize(read_frame(path), 8, 16).astype("float32"), paths)
         changes = np.abs(np.diff(np.stack(list(thumbnails)), axis=0)).mean((1, 2, 3))
@@ -120,11 +126,11 @@ def read_timeline(paths):
 
 
 def batches(paths, settings, step, frame_shape, timeline=None):
-    """Yield the batches of a training from `step` on, without end, with frames resized to frame_shape.
+    """Yield the batches of a run from `step` on, without end, with frames resized to frame_shape.
 
     Each batch is a tuple of one dictionary as GAN reads it. Batch number `step` is a function of the seed and that
     number alone, on every backend, so a resumed training sees the frames and latents it would have seen. Every frame is
-    seen in every epoch; the last batch is filled up with frames before it. With a timeline, every frame chooses a
+    used in every epoch; the last batch is filled up with frames before it. With a timeline, every frame chooses a
     window, see `choose_windows`. Threads make the next batches while the network trains, since a GPU would wait for
     them longer than it computes. Of several processes, each makes its own part of every batch.
     """
@@ -144,19 +150,19 @@ def batches(paths, settings, step, frame_shape, timeline=None):
 
     with ThreadPoolExecutor(PREFETCH_BATCHES) as pool:
         pending = deque()
-        for number in itertools.count(step):
-            pending.append(pool.submit(make, number))
+        for index in itertools.count(step):
+            pending.append(pool.submit(make, index))
             if len(pending) > PREFETCH_BATCHES:
                 yield pending.popleft().result()
 
 
 def make_batch(paths, chosen, settings, step, frame_shape, timeline):
     """Return this process's part of batch number `step`, of the frames with the indices `chosen` (batch_size,)."""
-    random = np.random.default_rng((settings.seed, 1, step))
-    batch = {"latents": random.standard_normal((settings.batch_size, settings.latent_dim), "float32")}
+    rng = np.random.default_rng((settings.seed, 1, step))
+    batch = {"latents": rng.standard_normal((settings.batch_size, settings.latent_dim), "float32")}
     windows = chosen[:, None]
     if timeline:
-        windows = choose_windows(chosen, settings.window, timeline, random)
+        windows = choose_windows(chosen, settings.window, timeline, rng)
         offsets = timeline.times[windows] - timeline.times[windows[:, :1]]
         batch["frame_offsets"] = (offsets / timeline.frame_interval).astype("float32")
     process, num_processes = process_index_and_count()
@@ -170,13 +176,13 @@ def make_batch(paths, chosen, settings, step, frame_shape, timeline):
     return batch
 
 
-def choose_windows(firsts, window, timeline, random):
+def choose_windows(firsts, window, timeline, rng):
     """Return the indices (count, window) of windows that begin with the frames `firsts` (count,).
 
-    Their frames are one of FRAME_STRIDES apart, drawn at random, or fewer in a scene too short for it: in one shorter
+    Their frames are one of FRAME_STRIDES apart, drawn at rng, or fewer in a scene too short for it: in one shorter
     than a window, all are the same frame. Near the end of a scene, windows begin a little earlier.
     """
     ends, starts = timeline.scene_ends[firsts], timeline.scene_starts[firsts]
-    strides = np.minimum(random.choice(FRAME_STRIDES, len(firsts)), (ends - 1 - starts) // (window - 1))
+    strides = np.minimum(rng.choice(FRAME_STRIDES, len(firsts)), (ends - 1 - starts) // (window - 1))
     firsts = np.minimum(firsts, ends - 1 - strides * (window - 1))
     return firsts[:, None] + strides[:, None] * np.arange(window)

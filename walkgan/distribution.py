@@ -1,4 +1,4 @@
-"""Training on several devices and hosts; a process is one host's part of a training."""
+"""Training on several devices and hosts, with one process per host."""
 
 import os
 import re
@@ -34,8 +34,8 @@ def enable_determinism():
 def initialize_hosts():
     """Connect to the hosts in Keras's KERAS_DISTRIBUTION_... variables, before anything is computed.
 
-    Each host keeps a whole run of its own, and draws its images for itself: they share the steps only. Whatever ends
-    or changes a training must therefore be agreed upon (`any_process`). Raises SettingError where they cannot train
+    Each host keeps a whole run of its own and generates its own images: they share the training steps only. So they
+    must agree on whatever stops or changes the training (`any_process`). Raises SettingError where they cannot train
     together.
     """
     if os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", "1") == "1":
@@ -60,9 +60,14 @@ def process_index_and_count():
     return jax.process_index(), jax.process_count()
 
 
+def is_multi_process():
+    """Return whether several processes train together."""
+    return process_index_and_count()[1] > 1
+
+
 def all_gather(number):
     """Return the number that each process calls this with, at the same step; waits for all of them."""
-    if process_index_and_count()[1] == 1:
+    if not is_multi_process():
         return np.array([number])
     from jax.experimental.multihost_utils import process_allgather
 
@@ -71,21 +76,21 @@ def all_gather(number):
 
 def any_process(flag, batch=0):
     """Return whether the flag is set on any process; of several, only every AGREE_EVERY-th batch."""
-    if process_index_and_count()[1] > 1 and batch % AGREE_EVERY:
+    if is_multi_process() and batch % AGREE_EVERY:
         return False
     return bool(all_gather(bool(flag)).any())
 
 
 @contextmanager
 def abort_all_on_error():
-    """Within this, an error on one of several hosts ends this process at once, and so the training on the others.
+    """While active, an error on one of several hosts ends this process at once, and so the training on the others.
 
     An ordinary exit would wait for the other hosts, which wait for this one's next step.
     """
     try:
         yield
     except Exception as error:
-        if process_index_and_count()[1] == 1 or isinstance(error, SettingError):
+        if not is_multi_process() or isinstance(error, SettingError):
             raise
         script = Path(sys.argv[0]).name
         if isinstance(error, InputError | OSError):
@@ -108,13 +113,13 @@ def require_equal_on_all_processes(what, value):
 def distribution_scope(num_devices):
     """Return the context to build a GAN in, so that `fit` gives each of num_devices devices its part of every batch.
 
-    Devices are GPUs, or without one the parts of the CPU that the backend was told to make. TensorFlow trains through
-    tf.distribute, JAX through keras.distribution; either with the result of one device, except for random numbers
-    within a step and for the nearest frames of the thumbnail loss, which TensorFlow finds within each part. Raises
+    Devices are GPUs, or without one the backend's virtual CPU devices. TensorFlow trains through tf.distribute, JAX
+    through keras.distribution. Both give the same result as one device, except for random numbers within a step and for
+    the nearest frames of the thumbnail loss, which TensorFlow finds within each part. Raises
     SettingError where there are fewer devices, and on other backends. On several hosts, all their devices train.
     """
     backend = keras.backend.backend()
-    if process_index_and_count()[1] > 1 and num_devices != len(keras.distribution.list_devices()):
+    if is_multi_process() and num_devices != len(keras.distribution.list_devices()):
         raise SettingError(f"--devices must be {len(keras.distribution.list_devices())}, all that the hosts have.")
     if num_devices == 1:
         return nullcontext()

@@ -127,11 +127,11 @@ def build_projector(frame_shape, channels, seed):
     trunk = _Trunk(read_weights("lite0"))
     taps = [1, 2, 4]  # stages
     found = trunk.features(layers.Rescaling(0.5, 0.5)(frames), stages=taps[-1] + 1)
-    random = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
 
     def mix(features, size, divisor=1.0):
         inputs = features.shape[-1]
-        kernel = random.standard_normal((size, size, inputs, channels)) / np.sqrt(size * size * inputs)
+        kernel = rng.standard_normal((size, size, inputs, channels)) / np.sqrt(size * size * inputs)
         layer = layers.Conv2D(channels, size, padding="same", use_bias=False, kernel_initializer="zeros")
         outputs = layer(features)
         layer.set_weights([kernel / np.reshape(divisor, (-1, 1))])

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from walkgan import metrics
-from walkgan.dataset import list_frames, read_timeline, usable_frames
+from walkgan.dataset import evenly_spaced, list_frames, read_timeline, usable_frames
 from walkgan.errors import SettingError
 from walkgan.files import atomic_write
 from walkgan.generators import load_generator, steps_per_second
@@ -37,7 +37,7 @@ def evaluate(settings):
     generator, network = load_generator(path), load_network(settings.features)
     if generator.output_shape[1:] != frame_shape:
         fake, real = ("{}x{}".format(*shape[:2]) for shape in (generator.output_shape[1:], frame_shape))
-        raise SettingError(f"{path} draws frames of {fake}, and those in {folder} are {real}.")
+        raise SettingError(f"{path} generates {fake} frames, and those in {folder} are {real}.")
     print(f"scoring {count} frames of {path} against {count} of {folder}")
     timeline = read_timeline(paths)
     frames, times, second_half = real_frames(paths, timeline, 2 * count)
@@ -74,15 +74,15 @@ def seeded_fakes(generator, count, seed):
 
 
 def real_frames(paths, timeline, count):
-    """Return `count` frames evenly in time, and of each its time and whether it is in the second half of its scene."""
+    """Return `count` frames evenly in time, and for each its time and whether it is in the second half of its scene."""
 
-    chosen = np.linspace(0, len(paths) - 1, count).round().astype(int)
+    chosen = evenly_spaced(len(paths), count)
     frames = np.stack([read_frame(paths[index]) for index in chosen])
     return frames, timeline.times[chosen], second_halves(timeline)[chosen]
 
 
 def second_halves(timeline):
-    """Return of each frame whether it is in the second half of its scene."""
+    """Return, for each frame, whether it is in the second half of its scene."""
     return np.arange(len(timeline.times)) >= (timeline.scene_starts + timeline.scene_ends) / 2
 
 
@@ -99,7 +99,7 @@ def score(frames, fakes, frame_features, fake_features, times, second_half):
     even = np.arange(len(frames)) % 2 == 0
     first, second = np.flatnonzero(~second_half), np.flatnonzero(second_half)
     count = min(len(first), len(second), len(fakes))
-    first, second = (part[np.linspace(0, len(part) - 1, count).round().astype(int)] for part in (first, second))
+    first, second = (half[evenly_spaced(len(half), count)] for half in (first, second))
     columns = [
         _compare(frames[even], fakes, frame_features[even], fake_features, times[even]),
         _compare(frames[first], frames[second], frame_features[first], frame_features[second], times[first]),

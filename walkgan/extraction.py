@@ -60,7 +60,7 @@ def sample_videos(settings, videos, info):
         index_file.unlink()
         raise InputError(f"no frames could be read from {settings.video}: is it a video, and --start inside it?")
     save_index(index_file, index | {"complete": True})
-    print(f"{count} frames of {settings.height}x{settings.width} in {settings.frames}.")
+    print(f"{count} {settings.height}x{settings.width} frames in {settings.frames}.")
 
 
 def check_inside(settings, video):
@@ -105,7 +105,7 @@ def find_videos(settings):
     """Return the paths of the video files to read, after rendering the built-in walk or downloading a URL."""
     folder = settings.frames.parent
     if settings.video == BUILT_IN:
-        path = folder / "drawn_walk.mp4"
+        path = folder / "built_in_walk.mp4"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as partial:

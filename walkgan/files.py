@@ -11,7 +11,7 @@ from walkgan.errors import InputError, SettingError
 
 @contextmanager
 def atomic_write(path):
-    """Give a path to write to, and move it over `path` once the block has ended well.
+    """Yield a path to write to, and move it over `path` once the block has ended well.
 
     A kill at any moment leaves the previous file intact. The suffix is kept, since writers choose a format by it.
     Raises InputError, naming `path`, where it cannot be written.
@@ -30,14 +30,14 @@ def atomic_write(path):
 
 
 @contextmanager
-def folder_lock(folder, doing):
-    """Within this, no other process uses the folder; raise SettingError where one does already.
+def folder_lock(folder, verb):
+    """While active, no other process uses the folder; raise SettingError where one does already.
 
     The operating system holds the lock, and releases it however the process ends.
     """
     try:
         lock = FileLock(folder / ".lock", timeout=0).acquire()
     except Timeout:
-        raise SettingError(f"{folder} is being {doing} by another process: wait for its end, or stop it.") from None
+        raise SettingError(f"{folder} is being {verb} by another process: wait for its end, or stop it.") from None
     with lock:
         yield

@@ -6,23 +6,23 @@ import keras
 from keras import ops
 
 from walkgan.augmentation import diff_augment, feature_views
-from walkgan.latents import rotate, step_angles
+from walkgan.latents import FRAME_STRIDES, rotate, step_angles
 from walkgan.losses import LOSSES, hinge, thumbnail_loss
 
 # The size of the random step of the gradient penalty, in the frames' units of -1 to 1. With a smaller one, bfloat16's
 # rounding outweighs the change of the logits: at 0.05 the mean square of a trained discriminator's derivatives came out
 # 8 times too large, at 0.2 right.
 PERTURBATION_STD = {"float32": 0.05, "float16": 0.05, "bfloat16": 0.2}
+LOGITS = "real_logits", "fake_logits", "fake_logits_for_generator"  # what a loss is a function of
 PENALTY_BATCH_SIZE = 4  # frames of a batch with a penalty; all of them would make the step a quarter slower
-MAX_STRIDE = 4  # frame intervals between neighbours of a window, at most; scales the time channel to 1
 
 
 class GAN(keras.Model):
     """Generator and discriminators, with an exponential moving average (EMA) of the generator.
 
-    One step draws one batch of fakes and updates all networks with it. The sum of all losses is given to one optimizer;
-    stopped gradients keep each network's loss away from the others, so the result is that of separate optimizers with
-    equal settings, at the cost of a single generator pass.
+    One step generates one batch of fakes and updates all networks with it. The sum of all losses is given to one
+    optimizer; stopped gradients keep each network's loss away from the others, so the result is that of separate
+    optimizers with equal settings, at the cost of a single generator pass.
 
     generators, discriminators: the networks for all frame sizes, smallest first, which share layers. The size of the
     frames in a batch decides which are trained. ema_generator: another generator of the full size, for the average.
@@ -31,8 +31,8 @@ class GAN(keras.Model):
     `fit` reads batches {"frames": (batch, height, width, channels) float32 in [-1, 1],
     "latents": (batch, latent_dim) float32, standard normal}. To learn motion it reads windows of frames, stacked on
     channels (batch, height, width, window * channels), and "frame_offsets": (batch, window) float32, how many frame
-    intervals each frame is after the first of its window. The fakes of a window are drawn from one latent, rotated by
-    as many steps.
+    intervals each frame is after the first of its window. The fakes of a window are generated from one latent, rotated
+    by as many steps.
 
     After Goodfellow et al. 2014 (arXiv:1406.2661) and Radford et al. 2016 (arXiv:1511.06434); the EMA after Karras et
     al. 2018 (arXiv:1710.10196); the feature discriminators after Sauer et al. 2021 (arXiv:2111.01007).
@@ -67,13 +67,13 @@ class GAN(keras.Model):
         self.built = True  # its networks are; so weights can be loaded before the first batch
 
     def call(self, batch, training=False):
-        """Draw one fake for each real frame and return the logits of all, by name, and the thumbnail loss.
+        """Generate one fake per real frame and return the logits of all, by name, and the thumbnail loss.
 
-        Logits are (batch, 1): `real`, `fake` and, where the loss needs it, `interpolated` have gradients for the
-        discriminator only, and so has `..._perturbed` of each of them that gets a penalty (its first frames, after a
-        small random step). `fake_for_generator`, the same values as `fake`, has gradients for the generator only.
-        With feature discriminators there are `feature_real`, `feature_fake` and `feature_fake_for_generator` as well,
-        (batch, logits).
+        `real_logits`, `fake_logits` and, where the loss needs them, `interpolated_logits` are (batch, 1) and have
+        gradients for the discriminator only, and so have the `..._perturbed_logits` of those that get a penalty (of
+        their first frames, after a small random step). `fake_logits_for_generator`, the same values as `fake_logits`,
+        has gradients for the generator only. With feature discriminators there are the three `feature_..._logits` as
+        well, (batch, logits).
         """
         real, latents, offsets = batch["frames"], batch["latents"], batch.get("frame_offsets")
         size = [generator.output_shape[1] for generator in self.generators].index(real.shape[1])
@@ -89,7 +89,7 @@ class GAN(keras.Model):
         return outputs
 
     def _generate(self, generator, latents, offsets, training):
-        """Draw frames from latents, or with offsets, windows of frames from rotated latents."""
+        """Generate frames from latents, or with offsets, windows of frames from rotated latents."""
         if offsets is None:
             return generator(latents, training=training)
         angles = offsets[..., None] * step_angles(latents.shape[1]).astype("float32")
@@ -109,35 +109,35 @@ class GAN(keras.Model):
             noise = keras.random.normal(ops.shape(frames), seed=self.random)
             inputs[f"{name}_perturbed"] = frames + self.perturbation_std * noise
         logits = discriminator(append_time_channel(list(inputs.values()), offsets), training=training)
-        outputs, start = {"fake_for_generator": logits_for_generator}, 0
+        outputs, start = {"fake_logits_for_generator": logits_for_generator}, 0
         for name, frames in inputs.items():
-            outputs[name] = logits[start : start + ops.shape(frames)[0]]
+            outputs[f"{name}_logits"] = logits[start : start + ops.shape(frames)[0]]
             start += ops.shape(frames)[0]
         return outputs
 
     def _feature_logits(self, real, fake, training):
         """Return the logits of the discriminators that see single frames through the projector."""
-        outputs = {"feature_real": [], "feature_fake": [], "feature_fake_for_generator": []}
+        real_logits, fake_logits, fake_logits_for_generator = [], [], []
         views = feature_views(real, fake, self.projector.input_shape[1:3], self.random)
         for (real_view, fake_view), discriminator in zip(views, self.feature_discriminators, strict=False):
             real_features, fake_features = self.projector(real_view), self.projector(fake_view)
             both = [ops.stop_gradient(ops.concatenate(pair)) for pair in zip(real_features, fake_features, strict=True)]
-            real_logits, fake_logits = ops.split(discriminator(both, training=training), 2)
-            outputs["feature_real"].append(real_logits)
-            outputs["feature_fake"].append(fake_logits)
-            outputs["feature_fake_for_generator"].append(frozen_logits(discriminator, fake_features))
-        return {name: ops.concatenate(parts) for name, parts in outputs.items()}
+            logits = ops.split(discriminator(both, training=training), 2)
+            real_logits.append(logits[0])
+            fake_logits.append(logits[1])
+            fake_logits_for_generator.append(frozen_logits(discriminator, fake_features))
+        lists = real_logits, fake_logits, fake_logits_for_generator
+        return {f"feature_{name}": ops.concatenate(logits) for name, logits in zip(LOGITS, lists, strict=True)}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Return the sum of all losses, each with gradients for one network only."""
-        d_loss, g_loss = self.loss_function(y_pred["real"], y_pred["fake"], y_pred["fake_for_generator"])
+        d_loss, g_loss = self.loss_function(*(y_pred[name] for name in LOGITS))
         self.loss_metrics["d_loss"].update_state(d_loss)
         self.loss_metrics["g_loss"].update_state(g_loss)
         loss = d_loss + g_loss + self.gamma / 2 * self._penalty(y_pred, x["frames"].shape)
         loss += self.thumbnail_weight * y_pred.get("thumbnail_loss", 0.0)
-        if "feature_real" in y_pred:
-            names = "feature_real", "feature_fake", "feature_fake_for_generator"
-            d_loss, g_loss = hinge(*(y_pred[name] for name in names))
+        if "feature_real_logits" in y_pred:
+            d_loss, g_loss = hinge(*(y_pred[f"feature_{name}"] for name in LOGITS))
             self.loss_metrics["feature_d_loss"].update_state(d_loss)
             self.loss_metrics["feature_g_loss"].update_state(g_loss)
             loss += self.feature_weight * (d_loss + g_loss)
@@ -147,10 +147,13 @@ class GAN(keras.Model):
 
     def _penalty(self, outputs, frames_shape):
         """Return the gradient penalty, by finite differences along random steps."""
-        # A change that fills the frame is spread over more pixels in a larger one: scaled so, it counts alike in all.
-        step = self.perturbation_std / (math.prod(frames_shape[1:3]) / 1000) ** 0.5
+        # Multiplies the squared gradient by pixels / 1,000: the same change, spread over more pixels, has a smaller
+        # gradient, so gamma means the same at every size.
+        scale = self.perturbation_std / (math.prod(frames_shape[1:3]) / 1000) ** 0.5
         return sum(
-            self.penalty_function((outputs[f"{name}_perturbed"] - outputs[name][:PENALTY_BATCH_SIZE]) / step)
+            self.penalty_function(
+                (outputs[f"{name}_perturbed_logits"] - outputs[f"{name}_logits"][:PENALTY_BATCH_SIZE]) / scale
+            )
             for name in self.penalty_inputs
         )
 
@@ -161,7 +164,7 @@ class GAN(keras.Model):
 
     @property
     def saved_networks(self):
-        """The networks that a run keeps as Keras files, by name: all that another training needs for a warm start."""
+        """The networks that a run keeps as Keras files, by name: for warm starts."""
         networks = {"discriminator": self.discriminator, "generator": self.ema_generator}
         names = ("feature_discriminator", "feature_discriminator_of_crops")
         return networks | dict(zip(names, self.feature_discriminators, strict=False))
@@ -241,6 +244,6 @@ def append_time_channel(parts, offsets):
     frames = ops.concatenate(parts)
     if offsets is None:
         return frames
-    longest = MAX_STRIDE * (offsets.shape[1] - 1)
+    longest = max(FRAME_STRIDES) * (offsets.shape[1] - 1)
     length = ops.concatenate([offsets[: ops.shape(part)[0], -1] for part in parts]) / longest
     return ops.concatenate([frames, ops.reshape(length, (-1, 1, 1, 1)) * ops.ones_like(frames[..., :1])], -1)

@@ -16,7 +16,7 @@ from walkgan.errors import SettingError
 from walkgan.gan import GAN
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-FEATURE_SIZE = 64  # least height and width of frames with feature discriminators; from twice that on, seen in halves
+MIN_FEATURE_SIZE = 64  # pixels of the shorter side; from twice that on, frames are seen at half size and in crops
 
 
 def build_gan(settings, frame_shape, steps_per_second=None):
@@ -44,25 +44,34 @@ def build_gan(settings, frame_shape, steps_per_second=None):
     finally:
         keras.config.set_dtype_policy("float32")
     gan = GAN(
-        generators, discriminators, build_generator(settings.latent_dim, frame_shape, settings.width, name),
-        settings.loss, settings.gamma, settings.thumbnail_weight, settings.augment, settings.ema_decay, settings.seed,
-        projector, feature_discriminators, settings.feature_weight,
-    )  # fmt: skip
+        generators,
+        discriminators,
+        ema_generator=build_generator(settings.latent_dim, frame_shape, settings.width, name),
+        loss=settings.loss,
+        gamma=settings.gamma,
+        thumbnail_weight=settings.thumbnail_weight,
+        augment=settings.augment,
+        ema_decay=settings.ema_decay,
+        seed=settings.seed,
+        projector=projector,
+        feature_discriminators=feature_discriminators,
+        feature_weight=settings.feature_weight,
+    )
     compile_gan(gan, settings)
     return gan
 
 
 def compile_gan(gan, settings):
-    """Give the GAN its optimizer."""
+    """Give the GAN its optimizer, and on several devices, statistics of the whole batch."""
     optimizer = keras.optimizers.Adam(
         settings.learning_rate,
         beta_1=settings.beta_1,
         beta_2=settings.beta_2,
-        # Far above any sound gradient. Its norm also makes every update wait for all gradients: TensorFlow
-        # on the CPU changed weights in place that oneDNN was still reading, about once in 2,000 steps.
+        # Far above any normal gradient. Its norm also makes every update wait for all gradients: TensorFlow on the
+        # CPU changed weights in place that oneDNN was still reading, about once in 2,000 steps.
         global_clipnorm=1e4,
     )
-    if settings.precision == "float16":  # whose smallest numbers are larger than many a gradient
+    if settings.precision == "float16":  # which underflows on small gradients
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     if settings.devices > 1 and keras.backend.backend() == "tensorflow":
         gan.replicas = settings.devices
@@ -76,7 +85,7 @@ def compile_gan(gan, settings):
 
 def uses_features(settings, frame_shape):
     """Return whether a GAN of these settings has feature discriminators."""
-    return settings.feature_weight > 0 and min(frame_shape[:2]) >= FEATURE_SIZE
+    return settings.feature_weight > 0 and min(frame_shape[:2]) >= MIN_FEATURE_SIZE
 
 
 def build_feature_networks(frame_shape, settings):
@@ -87,7 +96,7 @@ def build_feature_networks(frame_shape, settings):
     """
     if not uses_features(settings, frame_shape):
         return None, []
-    factor = 2 ** int(math.log2(min(frame_shape[:2]) / FEATURE_SIZE))
+    factor = 2 ** int(math.log2(min(frame_shape[:2]) / MIN_FEATURE_SIZE))
     size = tuple(-(-side // factor) for side in frame_shape[:2])
     projector = build_projector((*size, 3), settings.feature_width, settings.seed)
     shapes = [features.shape[1:] for features in projector.outputs]

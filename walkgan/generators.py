@@ -1,4 +1,4 @@
-"""Saved generators: loading them, also those of other projects, drawing from them, and projection into latent space."""
+"""Saved generators: loading them, also those of other projects, generating, and projection into latent space."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from walkgan.distribution import process_index_and_count
+from walkgan.distribution import is_multi_process
 from walkgan.errors import InputError
 from walkgan.images import to_float, to_uint8
 
@@ -22,7 +22,7 @@ def load_generator(path):
 
     path: a .keras file, or an .h5 file of Keras 2 or 3. Returns a model from latents (batch, latent_dim) to
     frames (batch, height, width, 3) in [-1, 1]; images in [0, 1] or [0, 255] are rescaled and grey ones made RGB.
-    Raises InputError, naming the file, when it is no such model; code stored in the file is never run.
+    Raises InputError, naming the file, when it is not such a model; code stored in the file is never run.
     """
     path = Path(path)
     try:
@@ -37,7 +37,7 @@ def load_generator(path):
         raise InputError(f"{path} cannot be loaded as a Keras generator: {reason[:200]}") from error
     if len(model.inputs) != 1 or len(model.input_shape) != 2 or frames.ndim != 4 or frames.shape[-1] not in (1, 3):
         raise InputError(
-            f"{path} is no generator: it maps {model.input_shape} to {model.output_shape}, not one latent vector "
+            f"{path} is not a generator: it maps {model.input_shape} to {model.output_shape}, not one latent vector "
             "(batch, latent_dim) to an image (batch, height, width, 1 or 3)."
         )
     latents = keras.Input((latent_dim,), name="latents")
@@ -65,9 +65,9 @@ def steps_per_second(generator):
 
 
 def generate(gan, latents, averaged=True):
-    """Return the frames that the averaged generator, or else the trained one, draws from latents, as uint8."""
+    """Return the frames that the averaged generator, or else the trained one, generates from latents, as uint8."""
     generator = gan.ema_generator if averaged else gan.generator
-    if process_index_and_count()[1] == 1:
+    if not is_multi_process():
         return to_uint8(generator.predict(latents, batch_size=NUM_SAMPLES, verbose=0))
     # `predict` would need the other hosts to take part; a copy of the weights does not.
     variables = generator.trainable_variables, generator.non_trainable_variables
@@ -81,8 +81,8 @@ def project(generator, image, seed):
     """Return the latent (latent_dim,) float32 whose frame is nearest to an image of the generator's size, uint8.
 
     Gradient descent from several random latents at once, of which the best is kept (Creswell & Bharath 2016,
-    arXiv:1611.05644). The distance is the mean difference of pixels, and of their means over 8x8. No latent becomes
-    longer than a random one is: beyond, the generator has not learned to draw.
+    arXiv:1611.05644). The distance is the mean difference of pixels, and of their means over 8x8. Norms are
+    limited to sqrt(latent_dim), that of a typical latent: the generator has not been trained beyond.
     """
     latent_dim = generator.input_shape[-1]
     index = keras.Input((), dtype="int32")

@@ -34,10 +34,12 @@ def read_frame(path):
     try:
         content = np.fromfile(path, "uint8")
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: put it back, or extract the frames again.") from None
+        raise InputError(f"{path} is missing: put it back, or delete {path.parent} and extract again.") from None
     frame = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB) if content.size else None
     if frame is None:
-        raise InputError(f"{path} is not an image, or is damaged: delete it, or extract the frames again.")
+        raise InputError(
+            f"{path} is not an image, or is damaged: delete it, or the whole {path.parent} and extract again."
+        )
     return frame
 
 

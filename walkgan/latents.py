@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 ROTATION_PERIODS = 16, 3000  # steps in which the fastest and the slowest pair of a latent make a full turn
+FRAME_STRIDES = 1, 2, 4  # steps between the frames of a window; single frames among the windows slowed the walks
 
 
 def latent_from_seed(latent_dim, *seed):
@@ -39,12 +40,12 @@ def slerp_latent(start, seed, position, truncation=1.0):
     Between two of them it follows the great circle, so no frame on it is less likely than they are (slerp; White 2016,
     arXiv:1609.04468). The random latents are multiplied by `truncation`.
     """
-    number, fraction = int(position), position % 1
-    start, end = (
-        truncation * latent_from_seed(len(start), seed, index) if index else start for index in (number, number + 1)
+    index, fraction = int(position), position % 1
+    first, second = (
+        truncation * latent_from_seed(len(start), seed, each) if each else start for each in (index, index + 1)
     )
-    cosine = np.dot(start, end) / (np.linalg.norm(start) * np.linalg.norm(end))
+    cosine = np.dot(first, second) / (np.linalg.norm(first) * np.linalg.norm(second))
     angle = np.arccos(np.clip(cosine, -1, 1))
     if np.sin(angle) < 1e-4:  # latents of size 1 have only the straight line
-        return (1 - fraction) * start + fraction * end
-    return (np.sin((1 - fraction) * angle) * start + np.sin(fraction * angle) * end) / np.sin(angle)
+        return (1 - fraction) * first + fraction * second
+    return (np.sin((1 - fraction) * angle) * first + np.sin(fraction * angle) * second) / np.sin(angle)

@@ -28,16 +28,19 @@ def least_squares(real_logits, fake_logits, fake_logits_for_generator):
 
 
 def wasserstein(real_logits, fake_logits, fake_logits_for_generator):
-    """Difference of means under a critic of bounded slope (Arjovsky et al. 2017, arXiv:1701.07875).
+    """Difference of means under a Lipschitz-constrained critic (Arjovsky et al. 2017, arXiv:1701.07875).
 
     Not the authors' recipe: one step of the critic for each of the generator, not five, and a weaker penalty, whose
-    slope is measured per square root of 1,000 pixels as for the other losses. Its fakes vary too little here.
+    gradient is scaled like that of the other losses. Its fakes are not diverse enough here.
     """
     return ops.mean(fake_logits) - ops.mean(real_logits), -ops.mean(fake_logits_for_generator)
 
 
 def relativistic(real_logits, fake_logits, fake_logits_for_generator):
-    """Cross-entropy of the difference between a real frame and a fake (R3GAN, Huang et al. 2024, arXiv:2501.05441)."""
+    """Cross-entropy of the difference between the logits of a real frame and a fake.
+
+    RpGAN (Jolicoeur-Martineau 2018, arXiv:1807.00734), as in R3GAN (Huang et al. 2024, arXiv:2501.05441).
+    """
     g_loss = ops.mean(ops.softplus(ops.stop_gradient(real_logits) - fake_logits_for_generator))
     return ops.mean(ops.softplus(fake_logits - real_logits)), g_loss
 

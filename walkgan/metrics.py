@@ -9,7 +9,7 @@ import numpy as np
 
 
 def kernel_inception_distance(real, fake, blocks=10):
-    """Return (KID x 1000, its standard error) of features; 0 is alike, and noise may take it a little below.
+    """Return (KID x 1000, its standard error) of features; 0 means identical, and noise may take it a little below.
 
     Unbiased squared MMD with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018, arXiv:1801.01401). The standard
     error is the jackknife's over `blocks` parts of both sets (Efron & Stein 1981). Real frames must be in video order:
@@ -33,7 +33,7 @@ def kernel_inception_distance(real, fake, blocks=10):
 
 
 def frechet_inception_distance(real, fake):
-    """Return the FID of features (Heusel et al. 2017, arXiv:1706.08500); 0 is alike, few frames raise it."""
+    """Return the FID of features (Heusel et al. 2017, arXiv:1706.08500); 0 means identical, few frames raise it."""
     (mean_real, root_real, trace_real), (mean_fake, root_fake, trace_fake) = map(_gaussian, (real, fake))
     # tr sqrt(C1 C2) is the sum of the singular values of C1^1/2 C2^1/2.
     overlap = np.linalg.svd(root_real @ root_fake.T, compute_uv=False).sum()
@@ -47,17 +47,17 @@ def _gaussian(features):
 
 
 def precision_and_recall(real, fake, same_moment=None, k=3):
-    """Return (precision, recall) of features, both from 0 to 1 (Kynkaanniemi et al. 2019, arXiv:1904.06991).
+    """Return (precision, recall) of features, both from 0 to 1 (Kynkäänniemi et al. 2019, arXiv:1904.06991).
 
     Precision: the share of the fakes that lie among the reals (within some real's distance to its k-th nearest
     real). Recall: the share of the reals that lie among the fakes. same_moment: (len(real), len(real)) bool, which
     reals do not count as neighbours, since they were filmed at almost the same moment: near-copies would make
     the distances to neighbours so small that no other frame lies within them. By default, only each itself.
     """
-    between = _distances(real, fake)
+    distances = _distances(real, fake)
     return (
-        float((between <= _radii(real, k, same_moment)[:, None]).any(0).mean()),
-        float((between <= _radii(fake, k)[None, :]).any(1).mean()),
+        float((distances <= _radii(real, k, same_moment)[:, None]).any(0).mean()),
+        float((distances <= _radii(fake, k)[None, :]).any(1).mean()),
     )
 
 
@@ -98,7 +98,7 @@ def novelty(real, fake, blocks=8):
 
 
 def diversity(fake, real):
-    """Return how much fakes differ from each other, pixel by pixel, relative to real frames: a ratio of deviations."""
+    """Return how much fakes differ from each other, relative to real frames: the ratio of mean deviations per pixel."""
     return float(fake.std(0).mean() / real.std(0).mean())
 
 
@@ -111,17 +111,17 @@ def _distances(first, second):
 def sliced_wasserstein(real, fake, seed=0, patches=128, directions=512):
     """Return the sliced Wasserstein distance x 1000 of frames at each level of a Laplacian pyramid, finest first.
 
-    Karras et al. 2018 (arXiv:1710.10196), section 5: 7x7 patches, 128 a frame and level, projected on 512 random
+    Karras et al. 2018 (arXiv:1710.10196), section 5: 7x7 patches, 128 per frame and level, projected on 512 random
     directions. Unlike there, both sets are normalised by the real one's mean and deviation, so that a shift in colour
-    counts. Needs no network. Both sets must be equally many.
+    counts. Needs no network. Both sets must be equally large.
     """
     if len(real) != len(fake):
         raise ValueError(f"{len(real)} real and {len(fake)} fake frames: they must be equally many.")
     distances = []
     for real_level, fake_level in zip(_laplacian_pyramid(real), _laplacian_pyramid(fake), strict=True):
         mean, std = real_level.mean((0, 1, 2)), real_level.std((0, 1, 2)) + 1e-8
-        random = np.random.default_rng(seed)
-        axes = random.standard_normal((7 * 7 * 3, directions)).astype("float32")
+        rng = np.random.default_rng(seed)
+        axes = rng.standard_normal((7 * 7 * 3, directions)).astype("float32")
         axes /= np.linalg.norm(axes, axis=0)
         projected = []
         for level in (real_level, fake_level):
@@ -143,9 +143,9 @@ def _laplacian_pyramid(frames):
     return [*levels, rest]
 
 
-def _patches(frames, patches, random):
+def _patches(frames, patches, rng):
     """Return `patches` random 7x7 patches of each frame, as rows."""
-    rows = random.integers(frames.shape[1] - 6, size=(len(frames), patches, 1, 1)) + np.arange(7)[:, None]
-    columns = random.integers(frames.shape[2] - 6, size=(len(frames), patches, 1, 1)) + np.arange(7)
+    rows = rng.integers(frames.shape[1] - 6, size=(len(frames), patches, 1, 1)) + np.arange(7)[:, None]
+    columns = rng.integers(frames.shape[2] - 6, size=(len(frames), patches, 1, 1)) + np.arange(7)
     cut = frames[np.arange(len(frames))[:, None, None, None], rows, columns]
     return cut.reshape(len(frames) * patches, -1)

@@ -38,7 +38,7 @@ def motion(walks):
 
 
 def motion_distances(real, fake):
-    """Return the distance between two results of `motion`, by name; 0 is alike.
+    """Return the distance between two results of `motion`, by name; 0 means identical.
 
     Between distributions it is the Wasserstein distance, since smoothness alone would reward a frozen image; between
     the curves of colour the mean difference.
@@ -51,7 +51,7 @@ def motion_distances(real, fake):
 
 
 def structural_similarity(first, second):
-    """Return the mean structural similarity of two grey uint8 images (Wang et al. 2004, sigma 1.5); 1 is alike."""
+    """Return the mean structural similarity of two grey uint8 images (Wang et al. 2004, sigma 1.5), 1 if identical."""
     first, second = first.astype("float64"), second.astype("float64")
 
     def blur(image):

@@ -26,7 +26,9 @@ def find_run(runs, run=None):
         named = [path for path in found if run in (path.name, str(path))]
         found = named or [path for path in found if run.isdigit() and _number(path) == int(run)]
     if not found:
-        raise SettingError(f"there is no run {run or ''} in {runs}: train one first, or name its folder with --runs.")
+        raise SettingError(
+            f"there is no run{f' {run}' if run else ''} in {runs}: train one first, or name its folder with --runs."
+        )
     if run is not None and len(found) > 1:
         raise SettingError(f"--run {run} could be {' or '.join(path.name for path in found)}: give the whole name.")
     return found[-1]
@@ -81,10 +83,10 @@ def load_run_info(run_dir):
 def load_settings(run_dir):
     """Return the TrainingSettings a run was started with. Raises InputError where its settings.json is damaged."""
     saved = load_run_info(run_dir)["settings"]
-    known = {field.name: saved[field.name] for field in fields(TrainingSettings) if field.name in saved}
-    known |= {name: Path(known[name]) for name in ("frames", "features", "start_from") if known.get(name)}
-    known |= {"runs": run_dir.parent, "augment": tuple(known.get("augment", ()))}
-    return TrainingSettings(**known)
+    values = {field.name: saved[field.name] for field in fields(TrainingSettings) if field.name in saved}
+    values |= {name: Path(values[name]) for name in ("frames", "features", "start_from") if values.get(name)}
+    values |= {"runs": run_dir.parent, "augment": tuple(values.get("augment", ()))}
+    return TrainingSettings(**values)
 
 
 def settings_as_json(settings, **info):
@@ -93,7 +95,7 @@ def settings_as_json(settings, **info):
 
 
 def require_same_frames(run_dir, info):
-    """Raise SettingError where a run to resume was trained on other frames than those that `info` describes."""
+    """Raise SettingError where a run to resume was trained on other frames than `info` describes."""
     saved = load_run_info(run_dir)
     if any(saved.get(name, value) != value for name, value in info.items()):
         raise SettingError(

@@ -45,7 +45,7 @@ def describe_network(features):
 def extract_features(frames, network, batch_size=32):
     """Return the features (count, numbers) float64 that a Keras model finds in frames.
 
-    `network` takes RGB values from 0 to 255 and gives one vector a frame (spatial outputs are averaged).
+    `network` takes RGB values from 0 to 255 and gives one vector per frame (spatial outputs are averaged).
     """
     # predict, and not a call, so that batch normalisation runs on what it has learned.
     outputs = network.predict(frames.astype("float32"), batch_size=batch_size, verbose=0)

@@ -1,4 +1,4 @@
-"""The settings of a training, and the range checks of all settings.
+"""The training settings, and the range checks of all settings.
 
 Imports nothing heavy: `--help` answers at once.
 """
@@ -10,15 +10,15 @@ from typing import Literal
 
 from walkgan.errors import SettingError
 
-MAX_SEED = 2**32 - 1  # that Keras takes
+MAX_SEED = 2**32 - 1  # the largest that Keras accepts
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Settings of a training. The two training scripts differ by these values only."""
+    """Training settings. The two training scripts differ by these values only."""
 
     frames: Path = Path("data/frames")
-    """Folder of frames, as written by extract_frames.py. The generator draws frames of their size."""
+    """Folder of frames, as written by extract_frames.py. The generator generates frames of their size."""
     runs: Path = Path("saved_models")
     """Folder for the runs, each in a folder NNNN-NAME of its own."""
     name: str = "run"
@@ -30,8 +30,8 @@ class TrainingSettings:
     shuffle: bool = True
     """Shuffle the frames in each epoch; otherwise batches are consecutive frames in video order."""
     window: int = 1
-    """Frames that the discriminator sees at once. From 2 on these follow each other in the video, and the generator
-    learns motion; with 1 it learns single frames."""
+    """Frames that the discriminator sees at once. From 2 on these are 1, 2 or 4 frames apart in the video, and the
+    generator learns motion; with 1 it learns single frames."""
     batch_size: int = 16
     """Frames (or windows of frames) in a batch."""
     latent_dim: int = 128
@@ -40,21 +40,21 @@ class TrainingSettings:
     """Channels at half the frame's size, in both networks; the smallest layer has four times as many, the generator's
     last one half as many."""
     loss: Literal["non-saturating", "hinge", "least-squares", "wasserstein-gp", "relativistic"] = "relativistic"
-    """Adversarial loss, see walkgan/losses.py."""
+    """Adversarial loss, see walkgan/losses.py; the feature discriminators always use hinge."""
     augment: tuple[Literal["colour", "translation", "cutout"], ...] = ("translation",)
     """Augmentation of what the discriminator sees, real and fake alike, so that it does not memorise a short video
     (DiffAugment); --augment without a value turns it off."""
     grow: bool = True
-    """Progressive growing: train on small frames first (from a quarter of the size), then on larger ones."""
+    """Progressive growing: train on small frames first (for 160x320: 40x80, then 80x160), then on larger ones."""
     start_from: Path | None = None
     """Folder of a run, or of a shipped generator, whose networks this training starts with (warm start): on other
-    frames of the same size, or on frames twice as large."""
+    frames of the same size, or on frames twice or four times as large."""
     learning_rate: float = 4e-4
-    """Adam's learning rate, for both networks."""
+    """Adam's learning rate, for all networks."""
     beta_1: float = 0.0
-    """Adam's beta 1, for both networks."""
+    """Adam's beta 1."""
     beta_2: float = 0.99
-    """Adam's beta 2, for both networks."""
+    """Adam's beta 2."""
     gamma: float = 0.1
     """Weight of the gradient penalty (gamma of R1 and R2, per 1,000 pixels of a frame); higher is more stable, and
     slower."""
@@ -67,18 +67,18 @@ class TrainingSettings:
     feature_width: int = 32
     """Channels of these features at each of three scales."""
     ema_decay: float = 0.999
-    """Decay of the exponential moving average (EMA) of the generator, which draws all images."""
+    """Decay of the exponential moving average (EMA) of the generator, which generates all images."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Compute dtype; weights and the saved generator are float32 in any case. bfloat16 and float16 are faster on GPUs
     (bfloat16 from 2020 on) and on CPUs with AMX, and far slower on others."""
     devices: int = 1
-    """GPUs to train on, each on its part of every batch; TensorFlow and JAX only. On several hosts: of all together."""
+    """GPUs to train on, each on its part of every batch; TensorFlow and JAX only. Counted over all hosts."""
     seed: int = 0
     """Seed of the initial weights, the latents and the order of the frames."""
     sample_every: int = 5
-    """Draw a grid of samples, always of the same latents, every N epochs."""
+    """Write a grid of samples, always of the same latents, every N epochs, and check for divergence."""
     evaluate_every: int = 25
-    """Score the generator every N epochs, into metrics.csv, and keep the best one."""
+    """Score the generator every N epochs and at the end, into metrics.csv, and keep the best one."""
     features: Path | None = Path("lite2")
     """Network for KID: `lite2`, `InceptionV3` (96 MB, downloaded once), a Keras file, or None."""
     checkpoint_minutes: float = 5.0
@@ -108,7 +108,7 @@ class TrainingSettings:
             raise SettingError(f"--batch-size {self.batch_size} cannot be divided evenly among {self.devices} devices.")
         if self.window > 1 and self.latent_dim % 2:
             raise SettingError(f"--latent-dim must be even with a --window of {self.window}, not {self.latent_dim}.")
-        if self.start_from and not (self.start_from / "settings.json").is_file():
+        if self.start_from and not self.resume and not (self.start_from / "settings.json").is_file():
             raise SettingError(f"there is no run {self.start_from}: --start-from takes the folder of one.")
         if self.run is not None and not self.resume:
             raise SettingError("--run names the run to continue: add --resume.")

@@ -23,22 +23,22 @@ NEON = np.array(
 @cache
 def street():
     """Build the textures and the sprites of the street, always the same."""
-    random = np.random.default_rng(2019)
-    facades = [_facade(random, heights=(7, 15)) for _ in range(2)]
-    towers = [_facade(random, heights=(13, FACADE_HEIGHT), shops=False) * 0.6 for _ in range(2)]
+    rng = np.random.default_rng(2019)
+    facades = [_facade(rng, heights=(7, 15)) for _ in range(2)]
+    towers = [_facade(rng, heights=(13, FACADE_HEIGHT), shops=False) * 0.6 for _ in range(2)]
     sprites = []
     for start in np.arange(2, STREET_LENGTH, 3.1):
-        side = random.choice([-1, 1])
-        sign = _sign(random, width=random.uniform(0.6, 0.9), height=random.uniform(1.6, 3.6))
-        sprites.append(([sign], (side * (WALL_X - 0.55), random.uniform(2.9, 5.5), start, 0.0)))
+        side = rng.choice([-1, 1])
+        sign = _sign(rng, width=rng.uniform(0.6, 0.9), height=rng.uniform(1.6, 3.6))
+        sprites.append(([sign], (side * (WALL_X - 0.55), rng.uniform(2.9, 5.5), start, 0.0)))
     for number, start in enumerate(np.arange(5, STREET_LENGTH, 8.0)):
         sprites.append(([_lamp()], ((-1) ** number * (WALL_X - 1.1), 0.0, start, 0.0)))
     for start in np.arange(0, SIGHT, 3.7):
-        side = random.choice([-1, 1]) * random.uniform(1.3, 3.2)
-        speed = random.choice([-1.0, 1.0]) * random.uniform(0.9, 1.25)
-        sprites.append((_person(random), (side, 0.0, start + random.uniform(0, 3), speed)))
+        side = rng.choice([-1, 1]) * rng.uniform(1.3, 3.2)
+        speed = rng.choice([-1.0, 1.0]) * rng.uniform(0.9, 1.25)
+        sprites.append((_person(rng), (side, 0.0, start + rng.uniform(0, 3), speed)))
     return {
-        "facades": _levels(facades), "towers": _levels(towers), "ground": _ground(random), "sprites": sprites,
+        "facades": _levels(facades), "towers": _levels(towers), "ground": _ground(rng), "sprites": sprites,
     }  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def _levels(sides):
     return levels
 
 
-def _facade(random, heights, shops=True):
+def _facade(rng, heights, shops=True):
     """Draw one side of the street: (FACADE_HEIGHT, STREET_LENGTH) metres, RGBA, colour already times alpha."""
     rgba = np.zeros((int(FACADE_HEIGHT * TEXELS), int(STREET_LENGTH * TEXELS), 4), "float32")
 
@@ -62,53 +62,53 @@ def _facade(random, heights, shops=True):
 
     x = 0.0
     while x < STREET_LENGTH - 1:
-        width = min(random.uniform(5, 10), STREET_LENGTH - x)
-        height = random.uniform(*heights)
-        wall = random.uniform(0.04, 0.13) * (NEON[random.integers(len(NEON))] * 0.3 + 0.7)
+        width = min(rng.uniform(5, 10), STREET_LENGTH - x)
+        height = rng.uniform(*heights)
+        wall = rng.uniform(0.04, 0.13) * (NEON[rng.integers(len(NEON))] * 0.3 + 0.7)
         box(x, 0, width, height, wall)
-        lamp_light = random.choice([0.15, 0.4, 0.7])  # offices at rest, homes, a hotel
-        warm = np.array([1.0, 0.72, 0.4]) if random.random() < 0.6 else np.array([0.65, 0.85, 1.0])
-        columns = max(2, int(width / random.uniform(1.3, 2.2)))
+        lamp_light = rng.choice([0.15, 0.4, 0.7])  # offices at rest, homes, a hotel
+        warm = np.array([1.0, 0.72, 0.4]) if rng.random() < 0.6 else np.array([0.65, 0.85, 1.0])
+        columns = max(2, int(width / rng.uniform(1.3, 2.2)))
         pitch = width / columns
-        for floor in np.arange(3.9, height - 1.6, random.uniform(2.5, 3.1)):
+        for floor in np.arange(3.9, height - 1.6, rng.uniform(2.5, 3.1)):
             for column in range(columns):
-                lit = random.random() < lamp_light
-                glow = warm * random.uniform(0.35, 0.95) if lit else wall * 0.35
+                lit = rng.random() < lamp_light
+                glow = warm * rng.uniform(0.35, 0.95) if lit else wall * 0.35
                 pane = box(x + pitch * (column + 0.18), floor, pitch * 0.64, 1.5, glow)
                 if lit and pane.size:
-                    pane[: len(pane) * random.integers(0, 3) // 4, :, :3] *= 0.55  # a blind
+                    pane[: len(pane) * rng.integers(0, 3) // 4, :, :3] *= 0.55  # a blind
                     pane[:, pane.shape[1] // 2 : pane.shape[1] // 2 + 2, :3] *= 0.3
         if shops:
-            _shop(box, random, x + 0.2, width - 0.4)
-            neon = NEON[random.integers(len(NEON))]
-            board = box(x + 0.2, 2.75, width - 0.4, 0.75, neon * random.uniform(0.15, 1.0))
-            board[..., :3] = _write(board[..., :3], random, vertical=False)
+            _shop(box, rng, x + 0.2, width - 0.4)
+            neon = NEON[rng.integers(len(NEON))]
+            board = box(x + 0.2, 2.75, width - 0.4, 0.75, neon * rng.uniform(0.15, 1.0))
+            board[..., :3] = _write(board[..., :3], rng, vertical=False)
         x += width
     return rgba
 
 
-def _shop(box, random, x, width):
+def _shop(box, rng, x, width):
     """Draw a shop window 2.7 m high: light from above, shelves of goods, a door and frames."""
-    light = (NEON[random.integers(len(NEON))] * 0.35 + 0.65) * random.uniform(0.35, 0.8)
+    light = (NEON[rng.integers(len(NEON))] * 0.35 + 0.65) * rng.uniform(0.35, 0.8)
     window = box(x, 0, width, 2.7, light)
     window[..., :3] *= np.linspace(1.25, 0.45, len(window), dtype="float32")[:, None, None]
     for shelf in (0.4, 0.85, 1.3, 1.75):
-        for left in np.arange(x + 0.1, x + width - 0.3, random.choice([0.14, 0.2, 0.33])):
-            if random.random() < 0.75:
-                box(left, shelf, 0.11, random.uniform(0.1, 0.36), light * random.uniform(0.1, 1.3, 3))
+        for left in np.arange(x + 0.1, x + width - 0.3, rng.choice([0.14, 0.2, 0.33])):
+            if rng.random() < 0.75:
+                box(left, shelf, 0.11, rng.uniform(0.1, 0.36), light * rng.uniform(0.1, 1.3, 3))
         box(x, shelf - 0.05, width, 0.05, light * 0.3)
-    door = random.uniform(x, x + width - 1.2)
+    door = rng.uniform(x, x + width - 1.2)
     box(door, 0.05, 1.2, 2.2, light * 1.4)
     for left in [*np.arange(x, x + width, 1.7), door, door + 0.6, door + 1.14]:
         box(left, 0, 0.06, 2.7, 0.03)
 
 
-def _ground(random):
+def _ground(rng):
     """Draw the street's ground: (STREET_LENGTH, 2 * WALL_X) metres, RGB and wetness."""
     rows, columns = int(STREET_LENGTH * TEXELS), int(2 * WALL_X * TEXELS)
     ground = np.full((rows, columns, 3), 0.17, "float32")
     for size, strength in ((1, 0.05), (6, 0.04), (40, 0.05)):
-        grain = random.standard_normal((rows // size + 1, columns // size + 1, 1), "float32")
+        grain = rng.standard_normal((rows // size + 1, columns // size + 1, 1), "float32")
         ground += strength * cv2.resize(grain, (columns, rows))[..., None] * 0.5
     kerb = int(1.7 * TEXELS)
     for side in (slice(0, kerb), slice(columns - kerb, columns)):
@@ -119,39 +119,39 @@ def _ground(random):
         for left in np.arange(2.0, 2 * WALL_X - 2.2, 0.9):  # a crossing
             stripe = slice(int(left * TEXELS), int((left + 0.45) * TEXELS))
             ground[int(start * TEXELS) : int((start + 2.6) * TEXELS), stripe] += 0.5
-        centre = int((start + 9) * TEXELS), int(random.uniform(2.5, 6) * TEXELS)
+        centre = int((start + 9) * TEXELS), int(rng.uniform(2.5, 6) * TEXELS)
         cv2.circle(ground, centre[::-1], int(0.33 * TEXELS), (0.07, 0.07, 0.08), -1)
-    puddles = random.standard_normal((rows // 48, columns // 32), "float32")
+    puddles = rng.standard_normal((rows // 48, columns // 32), "float32")
     puddles = cv2.resize(puddles, (columns, rows), interpolation=cv2.INTER_CUBIC)
     wetness = np.clip(0.3 + 0.22 * puddles, 0.12, 0.75)
     return np.dstack([ground * [0.9, 0.92, 1.0], wetness]).astype("float32")
 
 
-def _write(board, random, vertical):
+def _write(board, rng, vertical):
     """Return a board with a line of made-up letters on it, dark on bright or bright on dark."""
     board = np.ascontiguousarray(board)
     rows, columns = board.shape[:2]
     size = min(rows, columns)
     ink = [1.3, 1.25, 1.1] if board.mean() < 0.45 else [0.06, 0.04, 0.08]
     for start in range(size // 6, max(rows, columns) - size, size):
-        if random.random() < 0.85:
+        if rng.random() < 0.85:
             y, x = (start, 0) if vertical else (0, start)
             for _ in range(5):
-                ends = random.integers(size // 5, max(size // 5 + 1, size * 4 // 5), 4)
-                if random.random() < 0.7:  # most strokes lie or stand
-                    ends[random.integers(2) + 2] = ends[0] if random.random() < 0.5 else ends[1]
+                ends = rng.integers(size // 5, max(size // 5 + 1, size * 4 // 5), 4)
+                if rng.random() < 0.7:  # most strokes lie or stand
+                    ends[rng.integers(2) + 2] = ends[0] if rng.random() < 0.5 else ends[1]
                 first, second = (int(x + ends[0]), int(y + ends[1])), (int(x + ends[2]), int(y + ends[3]))
                 cv2.line(board, first, second, ink, max(1, size // 12))
     return board
 
 
-def _sign(random, width, height):
+def _sign(rng, width, height):
     """Draw a lit board that stands out from a wall."""
     texels = 64
-    neon = NEON[random.integers(len(NEON))]
+    neon = NEON[rng.integers(len(NEON))]
     board = np.empty((int(height * texels), int(width * texels), 3), "float32")
-    board[:] = neon * random.choice([0.12, 0.9])
-    board = _write(board, random, vertical=True)
+    board[:] = neon * rng.choice([0.12, 0.9])
+    board = _write(board, rng, vertical=True)
     cv2.rectangle(board, (1, 1), (board.shape[1] - 2, board.shape[0] - 2), (neon * 1.3).tolist(), 3)
     return np.dstack([board, np.ones(board.shape[:2], "float32")]), texels
 
@@ -165,12 +165,12 @@ def _lamp():
     return cv2.GaussianBlur(rgba, (0, 0), 0.8), texels
 
 
-def _person(random):
+def _person(rng):
     """Draw somebody walking: sprites of the phases of a step."""
     texels, phases = 100, 8
-    size = random.uniform(0.92, 1.08) * texels
-    coat, legs = (random.uniform(0.03, 0.25) * random.uniform(0.5, 1.2, 3)), random.uniform(0.01, 0.08, 3)
-    skin, bag = [0.42, 0.28, 0.2], NEON[random.integers(len(NEON))] * 0.3
+    size = rng.uniform(0.92, 1.08) * texels
+    coat, legs = (rng.uniform(0.03, 0.25) * rng.uniform(0.5, 1.2, 3)), rng.uniform(0.01, 0.08, 3)
+    skin, bag = [0.42, 0.28, 0.2], NEON[rng.integers(len(NEON))] * 0.3
     sprites = []
     for phase in range(phases):
         rgba = np.zeros((190, 110, 4), "float32")

@@ -25,7 +25,7 @@ HAZE = np.array([0.17, 0.11, 0.23], "float32")
 
 
 def render_walk(path):
-    """Render the walk into a video file: 30 seconds of 320x640 (height x width) at 30 frames a second."""
+    """Render the walk into a video file: 30 seconds of 320x640 (height x width) at 30 frames per second."""
     count = SECONDS * FRAME_RATE
     street()  # once, before the threads ask for it
     with ThreadPoolExecutor(2) as pool, tqdm(total=count, unit="frame", desc="rendering the walk") as bar:

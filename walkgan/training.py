@@ -1,14 +1,14 @@
-"""A training, from its settings to the end of its run.
+"""Training, from the settings to the end of the run.
 
 saved_models/0001-shuffled/
     settings.json     the settings, and what the frames were
-    metrics.csv       losses and speed of every epoch, scores of every 25th
+    metrics.csv       losses and speed of every epoch, scores of every 25th and the last
     logs/             the same for TensorBoard
     samples/          real.png; epoch-0005.png and so on, always of the same latents; latest.png
     checkpoints/      step-00000420.weights.h5: all networks, optimizer, EMA, step
     generator.keras   the averaged (EMA) generator, ready for inference
     best_generator.keras   the same when it scored best
-    discriminator.keras    and feature_discriminator*.keras: with generator.keras, all that a warm start needs
+    discriminator.keras    and feature_discriminator*.keras: what a warm start needs besides
     rollbacks.log     divergences that were detected, if there were any
 """
 
@@ -47,9 +47,10 @@ MAX_IMAGES_PER_SIZE, MAX_IMAGES_PER_SIZE_WITH_FEATURES = 60_000, 10_000
 
 
 def train(settings):
-    """Train a GAN from `settings`, a checked or unchecked TrainingSettings, in a run folder of its own.
+    """Train a GAN as `settings`, TrainingSettings, say, in a run folder of its own.
 
-    Returns that folder. Raises SettingError and InputError, before anything is written, for what cannot be trained.
+    Returns that folder. Raises SettingError and InputError, before anything is written, for what cannot be trained, and
+    InputError, after everything is saved, where a frame can no longer be read.
     """
     settings.check()
     paths, frame_shape = usable_frames(list_frames(settings.frames))
@@ -59,8 +60,7 @@ def train(settings):
     distribution.initialize_hosts()
     distribution.enable_determinism()
     # `predict` on several hosts would need all of them to take part: they log no KID.
-    several_hosts = distribution.process_index_and_count()[1] > 1
-    network = load_network(settings.features) if settings.features and not several_hosts else None
+    network = load_network(settings.features) if settings.features and not distribution.is_multi_process() else None
     timeline = read_timeline(paths) if settings.window > 1 else None
     with distribution.distribution_scope(settings.devices):
         gan = build_gan(settings, frame_shape, 1 / timeline.frame_interval if timeline else None)
@@ -91,8 +91,9 @@ def run_training(run_dir, settings, gan, paths, info, timeline, network):
     checkpoints = Checkpoints(run_dir, settings, samples)
     evaluation = PeriodicEvaluation(run_dir, settings, paths, network, log.rows)
     board = [EpochTensorBoard(run_dir / "logs", write_graph=False)] if find_spec("tensorflow") else []
-    if not settings.resume:
+    if gan.steps == 0:
         checkpoints.save(gan)  # the first to roll back to
+    # In this order: a roll-back comes before the scores, which log and TensorBoard then write.
     callbacks = [progress, checkpoints, evaluation, log, *board, samples, stop]
 
     def next_batches(shape):
@@ -111,7 +112,8 @@ def start_or_resume(run_dir, settings, gan, info, last_step):
     """Load the newest checkpoint on --resume, write settings.json and return the growth schedule of the run."""
     if settings.resume:
         growth = load_run_info(run_dir)["growth"]  # as at the start, even if --epochs has changed
-        load_newest_checkpoint(gan, run_dir)
+        if not load_newest_checkpoint(gan, run_dir) and settings.start_from:  # killed before the first
+            warm_start(settings.start_from, gan, settings)
         distribution.require_equal_on_all_processes("their checkpoints", gan.steps)
         if gan.steps >= last_step:
             raise SettingError(f"{run_dir} has finished its {settings.epochs} epochs: set more with --epochs.")
@@ -122,7 +124,7 @@ def start_or_resume(run_dir, settings, gan, info, last_step):
         partial.write_text(settings_as_json(replace(settings, resume=False, run=None), **info))
     verb = "resuming" if settings.resume else "training"
     height, width = info["frame_shape"][:2]
-    print(f"{verb} {run_dir}: {info['frame_count']} frames of {height}x{width}")
+    print(f"{verb} {run_dir} on {info['frame_count']} {height}x{width} frames")
     return growth
 
 
@@ -131,7 +133,7 @@ def fit_size(gan, next_batches, shape, epochs, steps_per_epoch, callbacks, stop)
 
     An interrupted epoch is finished first, the others follow in one `fit`.
     """
-    gan.make_train_function(force=True)  # once a size: JAX would compile it again
+    gan.make_train_function(force=True)  # once per size: JAX would compile it again
     while epochs.start <= gan.steps // steps_per_epoch < epochs.stop and not stop.agreed:
         epoch, done = divmod(gan.steps, steps_per_epoch)
         if gan.steps == epochs.start * steps_per_epoch:
@@ -160,7 +162,7 @@ def report_end(run_dir, settings, steps, steps_per_epoch, stop):
 
 
 def warm_start(run_dir, gan, settings):
-    """Copy the averaged generator and the discriminators of a finished run, on frames as large or half as large.
+    """Copy the averaged generator and the discriminators of a finished run, on frames of the same or a smaller size.
 
     Layers that it does not have start as always, adding nothing. Raises SettingError where its networks do not fit,
     InputError where their files cannot be read.
@@ -175,8 +177,8 @@ def warm_start(run_dir, gan, settings):
     smaller = shape in frame_shapes_by_level(frame_shape).values() and num_downsamplings(shape) >= MAX_DOWNSAMPLINGS
     if shape != frame_shape and not smaller:
         raise SettingError(
-            "{} was trained on frames of {}x{} and cannot start a training on {}x{}: only on the same size, or from "
-            "128 pixels on, on twice the size.".format(run_dir, *shape[:2], *frame_shape[:2])
+            "{} was trained on {}x{} frames and cannot start a training on {}x{}: only on the same size, or from "
+            "128 pixels on, on twice or four times the size.".format(run_dir, *shape[:2], *frame_shape[:2])
         )
     for name, network in (gan.saved_networks | {"generator": gan.generator}).items():
         path = run_dir / f"{name}.keras"

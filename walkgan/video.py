@@ -64,7 +64,7 @@ class Video:
         frame: (height, width, 3) uint8 BGR, or None where is_wanted() returns False. Frames that are not yielded are
         not converted to pixels, and there is no seeking.
         """
-        # Some files hold more frames than they state: all are read where every frame is, but samples would be too many.
+        # If the file understates its length, read on only where every frame is wanted: there would be too many samples.
         stop = self.end if interval else self.requested_end
         last_slot, time = -1, 0.0
         while self.capture.grab():
@@ -78,7 +78,7 @@ class Video:
                 last_slot = slot
                 yield time, self.capture.retrieve()[1] if is_wanted() else None
         if time < self.end - max(1.0, 0.02 * self.end):
-            tqdm.write(f"{self.path} ended after {time:.1f} of {self.end:.1f} s: cut short, or damaged?")
+            tqdm.write(f"{self.path} ended after {time:.1f} of {self.end:.1f} s: is it truncated or damaged?")
 
 
 def write_video(path, frames, frame_rate):
@@ -94,7 +94,7 @@ class _EncoderEnded(Exception):
 
 @contextmanager
 def video_writer(path, frame_rate):
-    """Give a function that appends a frame (height, width, 3) uint8 RGB to an H.264 file that browsers play.
+    """Yield a function that appends a frame (height, width, 3) uint8 RGB to an H.264 file that browsers play.
 
     Odd sides get one more row or column, since H.264 has none. Raises OSError where the file cannot be written.
     """
