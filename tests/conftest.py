@@ -25,7 +25,9 @@ REAL_VIDEOS = REPO.parent / "shared" / "videos"
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 FRAME_SHAPE = (16, 32, 3)
 # So that JAX compiles the same step once, and not in every process.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jax-"))
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # pytest's workers inherit it
+    JAX_CACHE = tempfile.TemporaryDirectory(prefix="jax-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = JAX_CACHE.name
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 KILLS = int(os.environ.get("KILLS", "3"))  # in each test that kills; 100 take half an hour
 TINY = (
