@@ -58,7 +58,7 @@ class QualitySettings:
     features: Path = Path("lite2")
     """Network for KID and FID, as in evaluate_unconditional_gan.py."""
     seed: int = 0
-    """Seed of the trainings and of the scored fakes."""
+    """Seed of training and of the scored fakes."""
     output: Path = Path("quality")
     """Folder for the table, the images and the runs."""
 

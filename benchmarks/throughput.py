@@ -35,7 +35,7 @@ class BenchmarkSettings:
     video: Path = Path("data/built_in_walk.mp4")
     """Video to take 160x320 frames from."""
     minutes: float = 4.0
-    """Time to spend on the trainings together."""
+    """Time to spend on all training recipes together."""
     batch_size: int = 16
     """Frames in a batch."""
     recipes: tuple[str, ...] = RECIPES
