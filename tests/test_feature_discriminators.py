@@ -83,3 +83,9 @@ def test_spectral_convolution_has_norm_1():
     before = ops.convert_to_numpy(layer.singular_vector)
     layer(frames)
     assert (ops.convert_to_numpy(layer.singular_vector) == before).all()  # followed in training only
+
+
+def test_feature_weight_0_turns_them_off():
+    gan = build_gan(TrainingSettings(latent_dim=4, width=4, feature_weight=0.0, grow=False), (64, 128, 3))
+    assert gan.projector is None and not gan.feature_discriminators
+    assert not any("feature" in name for name in gan.saved_networks)
