@@ -36,8 +36,8 @@ class ExtractionSettings:
     end: float | None = None
     """Second of each video to end before."""
     crop: tuple[int, int, int, int] | None = None
-    """X Y WIDTH HEIGHT of the part of the video to use, in its pixels, to leave out a watermark; a frame is the largest
-    centred part of it with the frame's proportions."""
+    """X Y WIDTH HEIGHT of the part of the video to use, to leave out a watermark, in pixels of the video as a player
+    shows it (upright, square pixels); a frame is the largest centred part of it with the frame's proportions."""
 
     def check(self):
         """Raise SettingError for the first value out of its range."""

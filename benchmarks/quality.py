@@ -79,7 +79,7 @@ def compare(settings):
     paths = list_frames(folder)
     count = min(500, len(paths) // 2)
     frames, times, second_half = real_frames(paths, read_timeline(paths), 2 * count)
-    network = load_network(settings.features)
+    network = load_network(settings.features, frames.shape[1:])
     features = extract_features(frames, network)
     write_frame(settings.output / "real.png", image_grid(frames[:: len(frames) // 16][:16], 4))
 

@@ -1,9 +1,13 @@
 """Errors: one line for what a user can act on, a traceback for mistakes in the code and with --debug."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
-from conftest import TINY, run, start
+from conftest import REPO, TINY, checkpoint_weights, read_metrics, run, start
 
 import models
 from train_unconditional_gan import SETTINGS
@@ -93,3 +97,29 @@ def test_of_several_hosts_each_reports_its_own_error(monkeypatch, capsys, error,
     printed = capsys.readouterr().err
     assert ended == [1] and expected in printed
     assert ("lost the connection" in printed) == ("Socket" in str(error))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gone", ["reader", "disk"])
+def test_everything_is_saved_whatever_becomes_of_the_output(tmp_path, frames_dir, gone):
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, REPO / SCRIPT, "--frames", frames_dir, *TINY]
+    output = subprocess.PIPE if gone == "reader" else open("/dev/full", "w")  # noqa: SIM115
+    process = subprocess.Popen(list(map(str, command)), cwd=tmp_path, env=environment, stdout=output, stderr=output)
+    if gone == "reader":
+        for stream in (process.stdout, process.stderr):
+            stream.close()  # as `| tee log` when Ctrl-C ends tee too
+    run_dir = tmp_path / "saved_models/0001-shuffled"
+    while not (run_dir / "samples/epoch-0002.png").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(100) == 0
+    assert int(checkpoint_weights(run_dir)["vars/step"]) == read_metrics(run_dir)[-1]["step"] >= 6
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_names_that_the_terminal_cannot_show(video, tmp_path, encoding):
+    arguments = ("--video", video, "--height", 16, "--width", 32, "--frames", "散")
+    output = run("extract_frames.py", *arguments, cwd=tmp_path, env={"PYTHONIOENCODING": encoding})
+    assert "60 16x32 frames" in output and (tmp_path / "散/frames.json").exists()

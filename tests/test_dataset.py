@@ -1,13 +1,14 @@
 """Batches: every frame in every epoch, windows within scenes, a function of seed and step."""
 
 import json
+import os
 
 import cv2
 import numpy as np
 import pytest
 from conftest import write_frames
 
-from walkgan.dataset import batches, list_frames, read_timeline
+from walkgan.dataset import batches, fingerprint, list_frames, read_timeline, usable_frames
 from walkgan.errors import InputError
 from walkgan.images import write_frame
 from walkgan.settings import TrainingSettings
@@ -87,3 +88,33 @@ def test_a_batch_depends_on_seed_and_step_alone(paths):
         assert first["frames"].min() >= -1 and first["frames"].max() <= 1
     other = next(batches(paths, TrainingSettings(batch_size=4, latent_dim=3, seed=6), 0, (8, 16, 3)))[0]
     assert (other["latents"] != next(batches(paths, settings, 0, (8, 16, 3)))[0]["latents"]).all()
+
+
+def test_numbers_in_names_are_in_the_order_of_numbers(tmp_path):
+    names = ["10.png", "2.png", "frame_1.png", "frame_10.png", "frame_2.png", "a.png"]
+    for name in names:
+        (tmp_path / name).touch()
+    listed = [path.name for path in list_frames(tmp_path)]
+    assert listed == ["2.png", "10.png", "a.png", "frame_1.png", "frame_2.png", "frame_10.png"]
+
+
+@pytest.mark.parametrize("times", [[0.0] * 10, list(range(9, -1, -1)), [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]])
+def test_time_never_stands_still_or_jumps_back_in_a_window(paths, times):
+    (paths[0].parent / "frames.json").write_text(json.dumps({"time": times, "video": [0] * 10}))
+    timeline = read_timeline(paths)
+    assert timeline.frame_interval > 0
+    settings = TrainingSettings(window=3, batch_size=5, latent_dim=4)
+    stream = batches(paths, settings, 0, (8, 16, 3), timeline)
+    for _ in range(10):
+        offsets = next(stream)[0]["frame_offsets"]
+        assert np.isfinite(offsets).all() and (np.diff(offsets) >= 0).all()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_frames_whose_names_are_not_utf8(tmp_path):
+    for index in range(3):
+        content = cv2.imencode(".png", np.full((8, 16, 3), 50 * index, "uint8"))[1].tobytes()
+        with open(os.fsencode(tmp_path) + b"/caf\xe9%d.png" % index, "wb") as file:
+            file.write(content)
+    paths, shape = usable_frames(list_frames(tmp_path))
+    assert len(paths) == 3 and shape == (8, 16, 3) and fingerprint(paths) > 0

@@ -5,11 +5,13 @@ import http.server
 import threading
 
 import cv2
+import numpy as np
 import pytest
 from conftest import extracted, ffmpeg, run
 
-from walkgan import extraction
+from walkgan import download
 from walkgan.dataset import list_frames
+from walkgan.video import write_video
 
 
 @pytest.fixture
@@ -40,8 +42,6 @@ def test_smallest_version_that_covers_a_frame_is_downloaded(server, video, tmp_p
         stream = ["-vf", f"scale={2 * height}:{height}", "-c:v", "libx264", "-f", "hls", folder / f"{height}.m3u8"]
         ffmpeg("-i", video, *stream)
         playlist += [f"#EXT-X-STREAM-INF:BANDWIDTH={height * 1000},RESOLUTION={2 * height}x{height}", f"{height}.m3u8"]
-    # Smaller and large enough, but OpenCV does not decode it.
-    playlist += ['#EXT-X-STREAM-INF:BANDWIDTH=9,RESOLUTION=340x170,CODECS="av01.0.00M.08"', "none.m3u8"]
     (folder / "sizes.m3u8").write_text("\n".join(playlist) + "\n")
     run("extract_frames.py", "--video", f"{server}/sizes.m3u8", cwd=tmp_path)
     (downloaded,) = (tmp_path / "data/videos").iterdir()
@@ -52,7 +52,7 @@ def test_smallest_version_that_covers_a_frame_is_downloaded(server, video, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("stalls", [False, True])
 def test_a_broken_or_stalled_download_continues(video, tmp_path, monkeypatch, stalls):
-    monkeypatch.setattr(extraction, "DOWNLOAD_TIMEOUT", 1)
+    monkeypatch.setattr(download, "DOWNLOAD_TIMEOUT", 1)
     content, asked, over = video.read_bytes(), [], threading.Event()
 
     class BreaksOff(http.server.BaseHTTPRequestHandler):
@@ -82,3 +82,30 @@ def test_a_broken_or_stalled_download_continues(video, tmp_path, monkeypatch, st
         server.shutdown()
     (downloaded,) = (tmp_path / "data/videos").iterdir()
     assert downloaded.read_bytes() == content and max(asked) > 0 and len(frames) == 60
+
+
+def test_files_of_the_same_name_are_told_apart_by_their_url(server, video, tmp_path):
+    for index, name in enumerate("ab"):
+        (video.parent / name).mkdir(exist_ok=True)
+        write_video(video.parent / name / "video.mp4", np.full((5, 64, 128, 3), 60 + 100 * index, "uint8"), 30)
+        frames, _ = extracted(f"{server}/{name}/video.mp4", tmp_path / f"data/{name}")
+        np.testing.assert_allclose(frames.mean(), 60 + 100 * index, atol=4)
+    assert len(list((tmp_path / "data/videos").iterdir())) == 2
+    extracted(f"{server}/b/video.mp4", tmp_path / "data/larger", height=48, width=96)  # of another size, so asked again
+    assert len(list((tmp_path / "data/videos").iterdir())) == 3
+
+
+def test_a_list_of_videos_is_rejected_before_anything_is_downloaded(server, video, tmp_path):
+    items = "".join(
+        f"<item><title>{n}</title><enclosure url='{server}/{n}.mp4' type='video/mp4'/></item>" for n in "ab"
+    )
+    (video.parent / "feed.xml").write_text(f"<rss version='2.0'><channel><title>walks</title>{items}</channel></rss>")
+    output = run("extract_frames.py", "--video", f"{server}/feed.xml", cwd=tmp_path, expect=1)
+    assert "list of videos" in output
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_folders_with_a_percent_or_a_dollar(server, tmp_path):
+    odd = tmp_path / "50%(title)s $HOME ~"
+    frames, _ = extracted(f"{server}/walk.mp4", odd / "frames")
+    assert len(frames) == 60 and len(list((odd / "videos").iterdir())) == 1

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import shutil
 
 import cv2
 import keras
 import numpy as np
 import pytest
-from conftest import moving_frames, run, write_frames
+from conftest import TINY, moving_frames, run, write_frames
 
 from models import build_generator
 from walkgan.dataset import Timeline, list_frames, read_timeline
@@ -94,3 +95,26 @@ def test_what_cannot_be_scored_is_reported(trained, network, frames_dir, many_fr
     write_frames(tmp_path / "small", moving_frames(40, 8, 16))
     assert "8x16" in run(*arguments, "--frames", "small", cwd=tmp_path, expect=2)
     assert not (tmp_path / "output").exists()
+
+
+def test_frames_that_training_leaves_out_are_left_out(trained, network, many_frames, tmp_path):
+    shutil.copytree(many_frames, tmp_path / "frames")
+    write_frames(tmp_path / "frames", np.zeros((1, 8, 16, 3), "uint8"))
+    (tmp_path / "frames/000001.png").write_bytes(b"damaged")
+    arguments = ("--generator", trained[0], "--frames", tmp_path / "frames", "--features", network)
+    assert "2 of" in run("evaluate_unconditional_gan.py", *arguments, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["fixed size", "grey", "channels first", "two outputs", "NaN"])
+def test_networks_that_cannot_score_are_reported_before_anything_is_written(frames_dir, tmp_path, kind):
+    shape = {"fixed size": (299, 299, 3), "grey": (16, 32, 1), "channels first": (3, 16, 32)}.get(kind, (None, None, 3))
+    pixels = keras.Input(shape)
+    features = keras.layers.GlobalAveragePooling2D()(pixels)
+    if kind == "two outputs":
+        features = [features, pixels]
+    elif kind == "NaN":
+        features = keras.layers.Rescaling(float("nan"))(features)
+    keras.Model(pixels, features).save(tmp_path / "network.keras")
+    arguments = ("--frames", frames_dir, *TINY, "--features", "network.keras")
+    assert "cannot be used" in run("train_unconditional_gan.py", *arguments, cwd=tmp_path, expect=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["network.keras"]

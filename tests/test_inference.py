@@ -204,3 +204,17 @@ def test_an_output_folder_may_have_a_colon(trained, tmp_path):
     few = ("--generator", trained[0], "--rows", 1, "--columns", 1, "--count", 1, "--walk-seconds", 0.2)
     run(SCRIPT, *few, "--output", "a:b", cwd=tmp_path)
     assert cv2.VideoCapture(str(tmp_path / "a:b/walk.mp4")).read()[0]
+
+
+def test_results_of_two_generators_never_mix(trained, tmp_path):
+    few = ("--rows", 1, "--columns", 1, "--walk-seconds", 0)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/strip.png").touch()  # of an earlier run with walks
+    run(SCRIPT, *few, "--generator", trained[0], "--count", 3, cwd=tmp_path)
+    run(SCRIPT, *few, "--generator", trained[0], "--count", 1, "--seed", 7, cwd=tmp_path)
+    frames = tmp_path / "output/frames"
+    assert [path.name for path in sorted(frames.glob("*.png"))] == [f"{seed:06}.png" for seed in (0, 1, 2, 7)]
+    assert not (tmp_path / "output/strip.png").exists()
+    (frames / "mine.png").touch()
+    run(SCRIPT, *few, "--generator", KERAS2 / "generator.h5", "--count", 1, cwd=tmp_path)
+    assert [path.name for path in sorted(frames.glob("*.png"))] == ["000000.png", "mine.png"]

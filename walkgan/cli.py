@@ -6,6 +6,7 @@ Imports nothing heavy: `--help` answers at once.
 import os
 import re
 import sys
+from contextlib import suppress
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,7 @@ def run_script(main, settings, description):
     The exit code is 2 for a setting that cannot work, 1 for any other error. With --debug, errors keep their traceback.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    sys.stdout, sys.stderr = SafeStream(sys.stdout), SafeStream(sys.stderr)
     try:
         main(_parse(arguments, settings, f"{description}\n\n{DEBUG_HELP}"))
     except (Exception, KeyboardInterrupt) as error:
@@ -36,6 +38,39 @@ def run_script(main, settings, description):
             raise
         print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingError) else 1)
+
+
+class SafeStream:
+    """A stream that never raises: saving must not depend on whether a message can be printed.
+
+    What the encoding lacks is escaped; where the reader is gone or the disk full, the rest is dropped.
+    """
+
+    def __init__(self, stream):
+        self.stream = stream
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text):
+        try:
+            return self.stream.write(text)
+        except (OSError, ValueError):
+            self._drop()
+            return len(text)
+
+    def flush(self):
+        try:
+            self.stream.flush()
+        except (OSError, ValueError):
+            self._drop()
+
+    def _drop(self):
+        """Let the rest go nowhere, so that Python does not complain about it at the end either."""
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
 
 
 def _message(error):

@@ -15,6 +15,7 @@ import numpy as np
 
 from walkgan.distribution import process_index_and_count
 from walkgan.errors import InputError
+from walkgan.files import natural_order
 from walkgan.images import crop_and_resize, read_frame, to_float
 from walkgan.latents import FRAME_STRIDES
 
@@ -28,7 +29,7 @@ def list_frames(folder):
     Raises InputError when the folder is missing or holds no frames.
     """
     folder = Path(folder)
-    paths = sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    paths = natural_order(path for path in folder.glob("[!.]*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not paths:
         raise InputError(f"no frames in {folder}: run extract_frames.py first, or name their folder with --frames.")
     return paths
@@ -66,7 +67,7 @@ def usable_frames(paths):
 
 def fingerprint(paths):
     """Return a number that changes with the names or the sizes in bytes of files."""
-    return zlib.crc32("".join(f"{path.name} {path.stat().st_size}\n" for path in paths).encode())
+    return zlib.crc32(b"".join(os.fsencode(path.name) + f" {path.stat().st_size}\n".encode() for path in paths))
 
 
 def evenly_spaced(length, count):
@@ -98,19 +99,20 @@ class Timeline:
 
 
 def read_timeline(paths):
-    """Return the Timeline of frames: times as in frames.json, a new scene at each video and each hard cut.
+    """Return the Timeline of frames: times and scenes as in frames.json, and a new scene at each hard cut.
 
     Without a frames.json there are 30 frames per second. Raises InputError where it is damaged.
     """
     numbers = np.arange(len(paths))
-    times, videos = numbers / 30, np.zeros(len(paths), int)
+    times, scenes = numbers / 30, np.zeros(len(paths), int)
     index_file = paths[0].parent / "frames.json"
     if index_file.exists():
         try:
             index = json.loads(index_file.read_text())
             chosen = [int(path.stem) for path in paths]  # some may have been deleted
-            times, videos = np.array(index["time"])[chosen], np.array(index["video"])[chosen]
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+            times = np.array(index["time"], "float64")[chosen]
+            scenes = np.array(index.get("scene", index["video"]), "int64")[chosen]
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
             raise InputError(
                 f"{index_file} does not match the frames beside it: delete {index_file.parent} and extract again."
             ) from error
@@ -118,7 +120,8 @@ def read_timeline(paths):
         thumbnails = pool.map(lambda path: crop_and_resize(read_frame(path), 8, 16).astype("float32"), paths)
         changes = np.abs(np.diff(np.stack(list(thumbnails)), axis=0)).mean((1, 2, 3))
     # A cut changes the frame a lot, and far more than the frames around it change.
-    cuts = (changes > CUT_THRESHOLD) & (changes > 4 * np.median(changes)) | (np.diff(videos) != 0)
+    cuts = (changes > CUT_THRESHOLD) & (changes > 4 * np.median(changes)) | (np.diff(scenes) != 0)
+    cuts |= ~(np.diff(times) > 0)  # time goes on within a scene, whatever frames.json says
     ends = np.array([*numbers[1:][cuts], len(paths)])
     intervals = np.diff(times)[~cuts]
     frame_interval = float(np.median(intervals)) if len(intervals) else 1 / 30

@@ -7,3 +7,10 @@ class SettingError(ValueError):
 
 class InputError(RuntimeError):
     """A file or a URL that cannot be used. The message names it and the remedy; the script exits with 1."""
+
+
+def shorten(error):
+    """Return what an error says in a line: where it is long, its beginning and its end, which often has the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
+    return text if len(text) <= 300 else f"{text[:120]} ... {text[-170:]}"

@@ -34,7 +34,7 @@ def evaluate(settings):
     count = min(settings.count, len(paths) // 2)
     if count < 10:
         raise SettingError(f"scores need at least 20 real frames: {folder} holds {len(paths)}.")
-    generator, network = load_generator(path), load_network(settings.features)
+    generator, network = load_generator(path), load_network(settings.features, frame_shape)
     if generator.output_shape[1:] != frame_shape:
         fake, real = ("{}x{}".format(*shape[:2]) for shape in (generator.output_shape[1:], frame_shape))
         raise SettingError(f"{path} generates {fake} frames, and those in {folder} are {real}.")

@@ -8,15 +8,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from walkgan.download import download
 from walkgan.errors import InputError, SettingError
-from walkgan.files import atomic_write, folder_lock
-from walkgan.images import crop_and_resize, write_frame
+from walkgan.files import atomic_write, folder_lock, natural_order
+from walkgan.images import crop_and_resize, read_frame, write_frame
 from walkgan.synthetic_walk import render_walk
-from walkgan.video import Video, ensure_decodable
+from walkgan.video import Video, to_rgb
 
-DOWNLOAD_TIMEOUT = 30  # seconds without a byte, after which a download is restarted where it stopped
 BUILT_IN = "built-in walk"
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
+    ".3g2", ".vob", ".ogv", ".gif", ".dv", ".mxf", ".asf", ".mod", ".tod", ".f4v", ".divx", ".m2v", ".mp2", ".h264",
+    ".h265", ".hevc", ".264", ".265", ".y4m",
+)  # fmt: skip
 OS_FILES = ("thumbs.db", "desktop.ini")  # that Windows adds to folders; other systems begin theirs with a dot
 
 
@@ -26,34 +30,45 @@ def extract(settings):
     Raises SettingError for settings that cannot work and InputError for videos that cannot be read.
     """
     settings.check()
+    paths = find_videos(settings)
     info = json.loads(json.dumps(asdict(settings) | {"frames": None}, default=str))
-    if frames_are_complete(settings, info):
+    sources = [{"name": path.name, "bytes": path.stat().st_size, "changed": path.stat().st_mtime} for path in paths]
+    if frames_are_complete(settings, info, sources):
         return
-    paths = [ensure_decodable(path, settings.frames.parent / "videos") for path in find_videos(settings)]
     videos = [Video(path, settings.start, settings.end) for path in paths]
     for video in videos:
         check_inside(settings, video)
     settings.frames.mkdir(parents=True, exist_ok=True)
     with folder_lock(settings.frames, "written"):
-        sample_videos(settings, videos, info)
+        sample_videos(settings, videos, info, sources)
 
 
-def sample_videos(settings, videos, info):
-    """Write the frames of all videos and frames.json, with the settings `info`."""
+def sample_videos(settings, videos, info, sources):
+    """Write the frames of all videos and frames.json, with the settings `info` and the files `sources`."""
     index_file = settings.frames / "frames.json"
     num_frames = sum(video.frame_count for video in videos)
     keep_all = num_frames <= settings.target_frames
     interval = 0 if keep_all else sum(video.seconds for video in videos) / settings.target_frames
-    index = {"complete": False, "settings": info, "interval": interval, "videos": [], "video": [], "time": []}
+    index = {"complete": False, "settings": info, "sources": sources, "interval": interval}
+    index |= {"videos": [], "video": [], "scene": [], "time": []}
     save_index(index_file, index)
-    expected = num_frames if keep_all else settings.target_frames
-    with FrameWriter(settings) as writer, tqdm(total=expected, unit="frame", desc="extracting") as bar:
+    scene, last_slot, elapsed = -1, -1, 0.0
+    with (
+        FrameWriter(settings) as writer,
+        tqdm(total=num_frames if keep_all else settings.target_frames, unit="frame", desc="extracting") as bar,
+    ):
         for number, video in enumerate(videos):
-            for time, frame in video.sample(interval, writer.is_missing):
-                writer.write(frame)
-                index["video"].append(number)
-                index["time"].append(round(time, 4))
-                bar.update()
+            for time, new_scene, frame in video.frames():
+                scene += new_scene or not index["time"]
+                slot = int((elapsed + time - video.start) / interval + 1e-6) if interval else last_slot + 1
+                if slot > last_slot:
+                    last_slot = slot
+                    writer.write(lambda frame=frame, video=video: to_rgb(frame, video.pixel_ratio))
+                    index["video"].append(number)
+                    index["scene"].append(scene)
+                    index["time"].append(round(time, 4))
+                    bar.update()
+            elapsed += video.seconds
             index["videos"].append({"source": str(video.path), "frame_rate": video.frame_rate})
     count = len(index["time"])
     if count == 0:
@@ -69,11 +84,12 @@ def check_inside(settings, video):
         raise SettingError(f"{video.path} is {video.end:.1f} s long: --start {settings.start} leaves nothing of it.")
     x, y, width, height = settings.crop or (0, 0, *video.size)
     if x + width > video.size[0] or y + height > video.size[1]:
-        raise SettingError(f"--crop {settings.crop} reaches outside {video.path}, which is {video.size} pixels.")
+        shown = "{}x{} (width x height, upright, in square pixels)".format(*video.size)
+        raise SettingError(f"--crop {settings.crop} reaches outside {video.path}, which is {shown}.")
 
 
-def frames_are_complete(settings, info):
-    """Return whether an extraction with the settings `info` is finished already.
+def frames_are_complete(settings, info, sources):
+    """Return whether an extraction with the settings `info` from the files `sources` is finished, and all is there.
 
     Raises SettingError where the folder holds other files, InputError where its frames.json is damaged.
     """
@@ -83,17 +99,38 @@ def frames_are_complete(settings, info):
             found = json.loads(index_file.read_text())
             same, complete, count = found["settings"] == info, found["complete"], len(found["time"])
             content = f"frames of {found['settings']['video']}, extracted with other settings"
-        except (ValueError, KeyError, TypeError) as error:
+            if same and found.get("sources", sources) != sources:
+                same, content = False, f"frames of {settings.video} as it was: the file has changed since"
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{index_file} is damaged: delete {settings.frames} and extract again.") from error
         if same:
-            if complete:
+            broken = delete_damaged(settings.frames, count) if complete else 0
+            if complete and not broken:
                 print(f"{settings.frames} already holds the {count} frames of {settings.video}.")
-            return complete
+            elif complete:
+                print(f"{broken} of {count} frames in {settings.frames} are missing or damaged: writing them again.")
+            return complete and not broken
     elif settings.frames.exists() and any(map(is_foreign, settings.frames.iterdir())):
         content = "files that this script did not write"
     else:
         return False
     raise SettingError(f"{settings.frames} holds {content}: delete that folder, or choose another with --frames.")
+
+
+def delete_damaged(folder, count):
+    """Delete the damaged ones of a folder's `count` frames; return how many are damaged or missing."""
+
+    def is_damaged(index):
+        path = folder / f"{index:06}.jpg"
+        try:
+            read_frame(path)
+        except InputError:
+            path.unlink(missing_ok=True)
+            return True
+        return False
+
+    with ThreadPoolExecutor() as pool:
+        return sum(pool.map(is_damaged, range(count)))
 
 
 def is_foreign(path):
@@ -115,38 +152,13 @@ def find_videos(settings):
         return [download(settings.video, folder / "videos", settings.height, settings.width)]
     path = Path(settings.video)
     if path.is_dir():
-        files = sorted(file for file in path.glob("[!.]*") if file.suffix.lower() in VIDEO_SUFFIXES)
+        files = natural_order(file for file in path.glob("[!.]*") if file.suffix.lower() in VIDEO_SUFFIXES)
         if not files:
             raise SettingError(f"no videos in {path}: none of its files ends in {', '.join(VIDEO_SUFFIXES)}.")
         return files
     if not path.is_file():
         raise SettingError(f"there is no video {path}: give --video a file, a folder of videos or an http(s) URL.")
     return [path]
-
-
-def download(url, folder, height, width):
-    """Download the smallest version of a video that covers height x width and return its path. Raises InputError."""
-    import yt_dlp
-
-    covering = f"[height>=?{height}][width>=?{width}]"
-    without_av1 = covering + "[vcodec!^=?av01]"  # AV1 has to be converted first
-    options = {
-        "format": f"bestvideo{without_av1}/best{without_av1}/bestvideo{covering}/best{covering}/bestvideo/best",
-        "format_sort": ["+res"],  # smallest first
-        "outtmpl": str(folder / "%(title).80B-%(id).80B.%(ext)s"),
-        "noplaylist": True,
-        "fixup": "never",  # OpenCV reads it as it is
-        "socket_timeout": DOWNLOAD_TIMEOUT,
-        "retries": 10,  # each continues where the one before stopped
-        "fragment_retries": 10,
-        "quiet": True,
-        "noprogress": False,
-    }
-    try:
-        with yt_dlp.YoutubeDL(options) as downloader:
-            return Path(downloader.extract_info(url)["requested_downloads"][0]["filepath"])
-    except (yt_dlp.utils.YoutubeDLError, KeyError) as error:
-        raise InputError(f"{url} could not be downloaded (the part that arrived is kept): {error}") from None
 
 
 class FrameWriter:
@@ -164,25 +176,20 @@ class FrameWriter:
         while self.pending and error[0] is None:
             self.pending.popleft().result()
 
-    def is_missing(self):
-        """Return whether the next frame is not written yet."""
-        return not self._path().exists()
-
-    def write(self, frame):
-        """Write the next frame, (height, width, 3) uint8 BGR as OpenCV reads it; None keeps the one that exists."""
-        if frame is not None:
-            self.pending.append(self.pool.submit(self._write, frame, self._path()))
+    def write(self, convert):
+        """Write the next frame, (height, width, 3) uint8 RGB as convert() returns it, unless it is there already."""
+        path = self.settings.frames / f"{self.count:06}.jpg"
+        if not path.exists():
+            self.pending.append(self.pool.submit(self._write, convert, path))
         if len(self.pending) > 32:  # keeps memory bounded, and raises errors such as a full disk early
             self.pending.popleft().result()
         self.count += 1
 
-    def _path(self):
-        return self.settings.frames / f"{self.count:06}.jpg"
-
-    def _write(self, frame, path):
+    def _write(self, convert, path):
+        frame = convert()
         x, y, width, height = self.settings.crop or (0, 0, frame.shape[1], frame.shape[0])
         frame = crop_and_resize(frame[y : y + height, x : x + width], self.settings.height, self.settings.width)
-        write_frame(path, frame[..., ::-1])
+        write_frame(path, frame)
 
 
 def save_index(path, index):

@@ -1,6 +1,7 @@
 """Files that are never half-written, and folders that one process uses at a time."""
 
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +28,16 @@ def atomic_write(path):
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def natural_order(paths):
+    """Return paths in the order of their names, numbers in the order of numbers: frame_2 before frame_10."""
+
+    def key(path):
+        parts = re.split(r"(\d+)", path.name)  # text and numbers in turn
+        return [(int(part), part) if index % 2 else (0, part) for index, part in enumerate(parts)]
+
+    return sorted(paths, key=key)
 
 
 @contextmanager

@@ -1,17 +1,16 @@
 """Saved generators: loading them, also those of other projects, generating, and projection into latent space."""
 
-import json
 import re
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 from keras import layers, ops
 
 from walkgan.distribution import is_multi_process
-from walkgan.errors import InputError
+from walkgan.errors import InputError, shorten
 from walkgan.images import to_float, to_uint8
+from walkgan.keras2 import as_keras3
 
 NUM_SAMPLES = 16  # images in a grid of samples, 4 x 4
 PROJECTION_RESTARTS, PROJECTION_STEPS = 8, 200
@@ -20,28 +19,28 @@ PROJECTION_RESTARTS, PROJECTION_STEPS = 8, 200
 def load_generator(path):
     """Load a generator from a Keras file: this project's, or any model from one latent vector to an image.
 
-    path: a .keras file, or an .h5 file of Keras 2 or 3. Returns a model from latents (batch, latent_dim) to
-    frames (batch, height, width, 3) in [-1, 1]; images in [0, 1] or [0, 255] are rescaled and grey ones made RGB.
-    Raises InputError, naming the file, when it is not such a model; code stored in the file is never run.
+    path: a .keras file, or an .h5 file of Keras 2 or 3; of a whole GAN, the generator in it is taken. Returns a model
+    from latents (batch, latent_dim) to frames (batch, height, width, 3) in [-1, 1]; images in [0, 1] or [0, 255] are
+    rescaled and grey ones made RGB. Raises InputError, naming the file, when it holds no such model; code stored in the
+    file is never run.
     """
     path = Path(path)
     try:
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
-        if path.suffix in (".h5", ".hdf5") and isinstance(model, keras.Sequential):
-            model = _fix_keras2_input(model, path)
-        latent_dim = model.input_shape[-1]
+        with as_keras3(path) as readable:
+            model = keras.models.load_model(readable, compile=False, safe_mode=True)
+        model = _find_generator(model)
+        latent_dim = model.inputs[0].shape[-1]
         probe = keras.random.normal((16, latent_dim), seed=0)
-        frames = ops.convert_to_numpy(model(probe, training=False))
+        frames = ops.convert_to_numpy(_call(model, probe))
     except Exception as error:  # whatever a third-party file makes Keras raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} cannot be loaded as a Keras generator: {reason[:200]}") from error
-    if len(model.inputs) != 1 or len(model.input_shape) != 2 or frames.ndim != 4 or frames.shape[-1] not in (1, 3):
+        raise InputError(f"{path} cannot be loaded as a Keras generator: {shorten(error)}") from error
+    if not _is_generator(model):
         raise InputError(
             f"{path} is not a generator: it maps {model.input_shape} to {model.output_shape}, not one latent vector "
             "(batch, latent_dim) to an image (batch, height, width, 1 or 3)."
         )
     latents = keras.Input((latent_dim,), name="latents")
-    outputs = model(latents, training=False)
+    outputs = _call(model, latents)
     if getattr(model.layers[-1], "activation", None) is not keras.activations.tanh and frames.min() >= 0:
         outputs = layers.Rescaling(2.0 if frames.max() <= 1 else 1 / 127.5, -1.0)(outputs)
     if frames.shape[-1] == 1:
@@ -49,13 +48,23 @@ def load_generator(path):
     return keras.Model(latents, outputs, name=model.name if steps_per_second(model) else "generator")
 
 
-def _fix_keras2_input(model, path):
-    """Give a Sequential from an .h5 file the input shape in that file; Keras 3 adds a dimension to Keras 2's."""
-    with h5py.File(path) as file:
-        config = json.loads(file.attrs["model_config"])["config"]
-    first = (config["layers"] if isinstance(config, dict) else config)[0]["config"]
-    shape = first.get("batch_input_shape") or first.get("batch_shape")
-    return keras.Sequential([keras.Input(shape[1:]), *model.layers])
+def _call(model, latents):
+    """Return the images of a model; those of Keras 2 may give a list of one."""
+    images = model(latents, training=False)
+    return images[0] if isinstance(images, list | tuple) and len(images) == 1 else images
+
+
+def _is_generator(model):
+    if not len(model.inputs) == len(model.outputs) == 1:
+        return False
+    input_shape, output_shape = model.inputs[0].shape, model.outputs[0].shape
+    return len(input_shape) == 2 and len(output_shape) == 4 and output_shape[-1] in (1, 3)
+
+
+def _find_generator(model):
+    """Return a model, or the generator in it if it is a whole GAN."""
+    parts = [layer for layer in model.layers if isinstance(layer, keras.Model) and _is_generator(layer)]
+    return model if _is_generator(model) or len(parts) != 1 else parts[0]
 
 
 def steps_per_second(generator):

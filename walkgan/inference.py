@@ -1,5 +1,8 @@
 """Draw from a saved generator: a grid of samples, single frames, and walks."""
 
+import hashlib
+import re
+
 import matplotlib
 import numpy as np
 from tqdm import tqdm
@@ -24,7 +27,7 @@ def infer(settings):
     image = read_frame(settings.project) if settings.project else None
     generator = load_generator(path)
     output = settings.output
-    (output / "frames").mkdir(parents=True, exist_ok=True)
+    remove_stale_frames(output, path)
     print(f"generating with {path}")
 
     def seeded_latent(index):
@@ -49,7 +52,20 @@ def infer(settings):
     if settings.walk_seconds:
         write_walks(generator, starts, settings)
         written += ["walk.mp4", "walks.mp4", "strip.png"]
+    for name in {"projected.png", "walk.mp4", "walks.mp4", "strip.png"} - set(written):
+        (output / name).unlink(missing_ok=True)  # of an earlier inference, perhaps with another generator
     print(f"Images: {', '.join(str(output / name) for name in written)}.")
+
+
+def remove_stale_frames(output, path):
+    """Make the output folder; delete the images in it of another generator file than `path`, or of an older version."""
+    (output / "frames").mkdir(parents=True, exist_ok=True)
+    marker, digest = output / ".generator.sha256", hashlib.sha256(path.read_bytes()).hexdigest()
+    if not marker.exists() or marker.read_text().strip() != digest:
+        for frame in (output / "frames").glob("*.png"):
+            if re.fullmatch(r"\d{6,}", frame.stem):
+                frame.unlink()
+        marker.write_text(digest + "\n")
 
 
 def generate_batches(generator, latent_of, total, description):

@@ -5,16 +5,35 @@ from importlib.metadata import version
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from walkgan.efficientnet import NETWORKS, build_scorer
-from walkgan.errors import InputError
+from walkgan.errors import InputError, shorten
 
 
-def load_network(features):
+def load_network(features, frame_shape):
     """Load the network that scores: one of EfficientNet-Lite's by name, `InceptionV3`, or a Keras file.
 
-    Raises InputError when it cannot be loaded, or InceptionV3 not downloaded.
+    Raises InputError when it cannot be loaded, InceptionV3 not be downloaded, or frames of frame_shape not be scored.
     """
+    network = _load(features)
+    try:
+        wanted = network.input_shape[1:]
+        if any(side not in (None, own) for side, own in zip(wanted, frame_shape, strict=True)):
+            raise ValueError(f"it takes inputs of {wanted}")
+        found = extract_features(np.random.default_rng(0).integers(0, 256, (2, *frame_shape), "uint8"), network)
+    except Exception as error:  # whatever the network makes Keras raise
+        height, width = frame_shape[:2]
+        raise InputError(
+            f"--features {features} cannot be used: it must take {height}x{width} RGB frames and give one array of "
+            f"features ({shorten(error)})."
+        ) from error
+    if not np.isfinite(found).all():
+        raise InputError(f"--features {features} cannot be used: it gives features that are NaN or infinite.")
+    return network
+
+
+def _load(features):
     if str(features) in NETWORKS:
         return build_scorer(str(features))
     if str(features) != "InceptionV3":

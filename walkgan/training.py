@@ -60,7 +60,11 @@ def train(settings):
     distribution.initialize_hosts()
     distribution.enable_determinism()
     # `predict` on several hosts would need all of them to take part: they log no KID.
-    network = load_network(settings.features) if settings.features and not distribution.is_multi_process() else None
+    network = (
+        load_network(settings.features, frame_shape)
+        if settings.features and not distribution.is_multi_process()
+        else None
+    )
     timeline = read_timeline(paths) if settings.window > 1 else None
     with distribution.distribution_scope(settings.devices):
         gan = build_gan(settings, frame_shape, 1 / timeline.frame_interval if timeline else None)
