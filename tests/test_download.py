@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import shutil
 import threading
 
 import cv2
@@ -109,3 +110,11 @@ def test_folders_with_a_percent_or_a_dollar(server, tmp_path):
     odd = tmp_path / "50%(title)s $HOME ~"
     frames, _ = extracted(f"{server}/walk.mp4", odd / "frames")
     assert len(frames) == 60 and len(list((odd / "videos").iterdir())) == 1
+
+
+def test_finished_extractions_need_no_network(server, tmp_path):
+    url = f"{server}/walk.mp4"
+    extracted(url, tmp_path / "frames")
+    shutil.rmtree(tmp_path / "videos")
+    frames, _ = extracted(url, tmp_path / "frames")
+    assert len(frames) == 60 and not (tmp_path / "videos").exists()

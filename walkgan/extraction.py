@@ -30,8 +30,10 @@ def extract(settings):
     Raises SettingError for settings that cannot work and InputError for videos that cannot be read.
     """
     settings.check()
-    paths = find_videos(settings)
     info = json.loads(json.dumps(asdict(settings) | {"frames": None}, default=str))
+    if (settings.video == BUILT_IN or is_url(settings.video)) and frames_are_complete(settings, info):
+        return  # before anything is rendered or downloaded again
+    paths = find_videos(settings)
     sources = [{"name": path.name, "bytes": path.stat().st_size, "changed": path.stat().st_mtime} for path in paths]
     if frames_are_complete(settings, info, sources):
         return
@@ -88,7 +90,12 @@ def check_inside(settings, video):
         raise SettingError(f"--crop {settings.crop} reaches outside {video.path}, which is {shown}.")
 
 
-def frames_are_complete(settings, info, sources):
+def is_url(video):
+    """Return whether a video is to be downloaded."""
+    return video.startswith(("http://", "https://"))
+
+
+def frames_are_complete(settings, info, sources=None):
     """Return whether an extraction with the settings `info` from the files `sources` is finished, and all is there.
 
     Raises SettingError where the folder holds other files, InputError where its frames.json is damaged.
@@ -99,7 +106,7 @@ def frames_are_complete(settings, info, sources):
             found = json.loads(index_file.read_text())
             same, complete, count = found["settings"] == info, found["complete"], len(found["time"])
             content = f"frames of {found['settings']['video']}, extracted with other settings"
-            if same and found.get("sources", sources) != sources:
+            if same and sources and found.get("sources", sources) != sources:
                 same, content = False, f"frames of {settings.video} as it was: the file has changed since"
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{index_file} is damaged: delete {settings.frames} and extract again.") from error
@@ -148,7 +155,7 @@ def find_videos(settings):
             with atomic_write(path) as partial:
                 render_walk(partial)
         return [path]
-    if settings.video.startswith(("http://", "https://")):
+    if is_url(settings.video):
         return [download(settings.video, folder / "videos", settings.height, settings.width)]
     path = Path(settings.video)
     if path.is_dir():
@@ -181,7 +188,7 @@ class FrameWriter:
         path = self.settings.frames / f"{self.count:06}.jpg"
         if not path.exists():
             self.pending.append(self.pool.submit(self._write, convert, path))
-        if len(self.pending) > 32:  # keeps memory bounded, and raises errors such as a full disk early
+        if len(self.pending) > 8:  # keeps memory bounded, and raises errors such as a full disk early
             self.pending.popleft().result()
         self.count += 1
 
