@@ -31,11 +31,12 @@ def extract(settings):
     """
     settings.check()
     info = json.loads(json.dumps(asdict(settings) | {"frames": None}, default=str))
-    if (settings.video == BUILT_IN or is_url(settings.video)) and frames_are_complete(settings, info):
+    is_local = settings.video != BUILT_IN and not is_url(settings.video)
+    if not is_local and frames_are_complete(settings, info):
         return  # before anything is rendered or downloaded again
     paths = find_videos(settings)
     sources = [{"name": path.name, "bytes": path.stat().st_size, "changed": path.stat().st_mtime} for path in paths]
-    if frames_are_complete(settings, info, sources):
+    if is_local and frames_are_complete(settings, info, sources):
         return
     videos = [Video(path, settings.start, settings.end) for path in paths]
     for video in videos:
