@@ -1,16 +1,18 @@
 """Extraction of broken videos, into full disks and used folders, and after interruptions."""
 
 import json
+import shutil
 import time
 
 import numpy as np
 import pytest
-from conftest import KILLS, extracted, ffmpeg, run, start
+from conftest import KILLS, extracted, ffmpeg, moving_frames, run, start
 
 from walkgan.dataset import list_frames
 from walkgan.errors import InputError, SettingError
 from walkgan.files import folder_lock
 from walkgan.images import read_frame
+from walkgan.video import write_video
 
 
 @pytest.fixture
@@ -139,3 +141,24 @@ def test_a_damaged_index_is_reported(video, tmp_path, content):
     (tmp_path / "frames/frames.json").write_text(content)
     with pytest.raises(InputError, match=r"frames\.json is damaged"):
         extracted(video, tmp_path / "frames")
+
+
+def test_what_was_extracted_is_compared_when_it_is_repeated(video, tmp_path):
+    source = tmp_path / "walk.mp4"
+    shutil.copy(video, source)
+    extracted(source, tmp_path / "f")
+    write_video(source, moving_frames(40), 30)
+    output = run(
+        "extract_frames.py", "--video", source, "--height", 32, "--width", 64, "--frames", "f", cwd=tmp_path, expect=2
+    )
+    assert "has changed" in output
+
+
+def test_missing_and_damaged_frames_are_written_again(video, tmp_path):
+    whole, _ = extracted(video, tmp_path / "f")
+    paths = list_frames(tmp_path / "f")
+    paths[3].unlink()
+    paths[7].write_bytes(b"damaged")
+    kept = paths[5].stat().st_mtime_ns
+    again, index = extracted(video, tmp_path / "f")
+    assert (again == whole).all() and index["complete"] and paths[5].stat().st_mtime_ns == kept

@@ -226,27 +226,6 @@ def test_the_clock_only_goes_forward():
     assert [index for index, (_, new_scene) in enumerate(ticks) if new_scene] == [0, 4, 5, 7, 9]
 
 
-def test_what_was_extracted_is_compared_when_it_is_repeated(video, tmp_path):
-    source = tmp_path / "walk.mp4"
-    shutil.copy(video, source)
-    extracted(source, tmp_path / "f")
-    write_video(source, moving_frames(40), 30)
-    output = run(
-        "extract_frames.py", "--video", source, "--height", 32, "--width", 64, "--frames", "f", cwd=tmp_path, expect=2
-    )
-    assert "has changed" in output
-
-
-def test_missing_and_damaged_frames_are_written_again(video, tmp_path):
-    whole, _ = extracted(video, tmp_path / "f")
-    paths = list_frames(tmp_path / "f")
-    paths[3].unlink()
-    paths[7].write_bytes(b"damaged")
-    kept = paths[5].stat().st_mtime_ns
-    again, index = extracted(video, tmp_path / "f")
-    assert (again == whole).all() and index["complete"] and paths[5].stat().st_mtime_ns == kept
-
-
 def test_a_file_without_a_frame_is_reported(tmp_path):
     ffmpeg("-f", "lavfi", "-i", "sine=d=1", tmp_path / "sound.mp4")
     with pytest.raises(InputError, match="no video stream"):
