@@ -17,7 +17,7 @@ from extract_frames import ExtractionSettings
 from walkgan.dataset import list_frames
 from walkgan.extraction import extract
 from walkgan.images import read_frame, write_frame
-from walkgan.video import write_video
+from walkgan.video import Video, to_rgb, write_video
 
 REPO = Path(__file__).parent.parent
 KERAS2 = REPO / "tests" / "keras2"
@@ -135,3 +135,9 @@ def random_batches(batch_size=8, shape=FRAME_SHAPE):
 
 def weights_of(network):
     return [weight.numpy().copy() for weight in network.trainable_variables]
+
+
+def decode_all(path):
+    """Every frame of a video, (count, height, width, 3) uint8 RGB."""
+    video = Video(path)
+    return np.stack([to_rgb(frame, video.pixel_ratio) for _, _, frame in video.frames()])

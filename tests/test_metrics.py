@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from conftest import REAL_VIDEOS
+from conftest import REAL_VIDEOS, decode_all
 
 from walkgan import synthetic_walk
 from walkgan.images import crop_and_resize
@@ -17,7 +17,6 @@ from walkgan.metrics import (
     sliced_wasserstein,
 )
 from walkgan.scoring_network import extract_features
-from walkgan.video import Video
 
 FEATURES = REAL_VIDEOS.parent / "features" / "efficientnet_lite0.keras"
 
@@ -159,8 +158,7 @@ def test_features_of_real_video_give_the_known_scores_and_rise_with_damage():
     import keras
 
     network = keras.models.load_model(FEATURES, compile=False)
-    video = Video(REAL_VIDEOS / "nyc_walk.mp4").sample(0, lambda: True)
-    frames = np.stack([crop_and_resize(frame[..., ::-1], 80, 160) for _, frame in video])
+    frames = np.stack([crop_and_resize(frame, 80, 160) for frame in decode_all(REAL_VIDEOS / "nyc_walk.mp4")])
     real, clean = extract_features(frames[::2], network), frames[1::2]
     scores = {"clean": extract_features(clean, network)}
     for name, (mild, severe) in damaged(clean).items():

@@ -3,11 +3,10 @@
 import cv2
 import numpy as np
 import pytest
-from conftest import REAL_VIDEOS
+from conftest import REAL_VIDEOS, decode_all
 
 from walkgan.images import crop_and_resize
 from walkgan.motion_metrics import motion, motion_distances, structural_similarity
-from walkgan.video import Video
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +58,7 @@ def test_motion_tells_reversed_frozen_shuffled_and_double_speed_walks(panned_wal
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL_VIDEOS.exists(), reason="the real videos lie beside the project only where it is made")
 def test_motion_of_a_real_walk():
-    frames = [frame[..., ::-1] for _, frame in Video(REAL_VIDEOS / "nyc_walk.mp4").sample(0, lambda: True)]
-    frames = np.stack([crop_and_resize(frame, 80, 160) for frame in frames])
+    frames = np.stack([crop_and_resize(frame, 80, 160) for frame in decode_all(REAL_VIDEOS / "nyc_walk.mp4")])
     walks = np.split(frames, 8)
     measured = motion(walks[::2])
     baseline = motion_distances(measured, motion(walks[1::2]))
