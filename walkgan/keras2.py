@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shutil
 import tempfile
 import zipfile
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import h5py
 import keras
+
+from walkgan.files import natural_order
 
 # Arguments that every layer takes, besides its own.
 COMMON = {"name", "trainable", "dtype", "activity_regularizer"}
@@ -31,6 +34,8 @@ def as_keras3(path):
                     content = source.read(item)
                     if item == "config.json":
                         content = json.dumps(convert(json.loads(content))).encode()
+                    elif item == "model.weights.h5":
+                        content = rename_weights(content)
                     target.writestr(item, content)
         else:
             shutil.copyfile(path, copy)
@@ -73,6 +78,30 @@ def convert(config):
     if layer is not None and isinstance(config.get("config"), dict):
         return config | {"module": "keras.layers", "config": _arguments(name, layer, config["config"])}
     return config
+
+
+def rename_weights(content):
+    """Return a file of weights, bytes, with the names that Keras 2 has had since version 2.14.
+
+    Before, layers stood in "_layer_checkpoint_dependencies", and each layer was counted twice.
+    """
+    old_name = "_layer_checkpoint_dependencies"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.h5"
+        path.write_bytes(content)
+        with h5py.File(path, "r+") as file:
+            containers = []
+            file.visit(lambda name: containers.append(name) if name.split("/")[-1] == old_name else None)
+            for name in sorted(containers, key=len, reverse=True):  # the innermost first
+                group, counts = file[name], {}
+                for layer in natural_order(map(Path, group)):
+                    kind = re.sub(r"_\d+$", "", layer.name)
+                    index = counts[kind] = counts.get(kind, -1) + 1
+                    renamed = f"{kind}_{index}" if index else kind
+                    if renamed != layer.name:
+                        group.move(layer.name, renamed)
+                file.move(name, name.removesuffix(old_name) + "layers")
+        return path.read_bytes()
 
 
 def _renumber(config):
