@@ -232,7 +232,7 @@ def generation_speed(folder):
     from models import build_generator
     from train_unconditional_gan import SETTINGS
     from walkgan.images import to_uint8
-    from walkgan.video import write_video
+    from walkgan.video_writer import write_video
 
     generator = build_generator(SETTINGS.latent_dim, (160, 320, 3), SETTINGS.width)
     latents = np.random.default_rng(0).standard_normal((16, SETTINGS.latent_dim), "float32")

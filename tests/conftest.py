@@ -17,7 +17,8 @@ from extract_frames import ExtractionSettings
 from walkgan.dataset import list_frames
 from walkgan.extraction import extract
 from walkgan.images import read_frame, write_frame
-from walkgan.video import Video, to_rgb, write_video
+from walkgan.video import Video
+from walkgan.video_writer import write_video
 
 REPO = Path(__file__).parent.parent
 KERAS2 = REPO / "tests" / "keras2"
@@ -140,4 +141,4 @@ def weights_of(network):
 def decode_all(path):
     """Every frame of a video, (count, height, width, 3) uint8 RGB."""
     video = Video(path)
-    return np.stack([to_rgb(frame, video.pixel_ratio) for _, _, frame in video.frames()])
+    return np.stack([video.to_rgb(frame) for _, frame in video.frames(video.in_part)])

@@ -12,7 +12,7 @@ from conftest import extracted, ffmpeg, run
 
 from walkgan import download
 from walkgan.dataset import list_frames
-from walkgan.video import write_video
+from walkgan.video_writer import write_video
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from conftest import REAL_VIDEOS, REPO, extracted, ffmpeg, moving_frames, run
 
-from walkgan import extraction
 from walkgan.dataset import list_frames
 from walkgan.images import crop_and_resize, read_frame
-from walkgan.video import write_video
+from walkgan.video import Video
+from walkgan.video_writer import write_video
 
 
 def bar_brightness(frames):
@@ -60,10 +60,10 @@ def test_variable_frame_rate_is_sampled_in_time_not_in_frames(tmp_path):
 
 
 def test_converts_only_what_it_keeps(video, tmp_path, monkeypatch):
-    converted, convert = [], extraction.to_rgb
-    monkeypatch.setattr(extraction, "to_rgb", lambda *arguments: converted.append(1) or convert(*arguments))
+    converted, convert = [], Video.to_rgb
+    monkeypatch.setattr(Video, "to_rgb", lambda *arguments: converted.append(1) or convert(*arguments))
     extracted(video, tmp_path / "f", target_frames=20)
-    assert len(converted) == 20
+    assert len(converted) == 20 + 1  # and the first, for its size
 
 
 def test_start_and_end(video, tmp_path):

@@ -12,7 +12,7 @@ from walkgan.dataset import list_frames
 from walkgan.errors import InputError, SettingError
 from walkgan.files import folder_lock
 from walkgan.images import read_frame
-from walkgan.video import write_video
+from walkgan.video_writer import write_video
 
 
 @pytest.fixture

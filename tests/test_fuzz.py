@@ -18,7 +18,7 @@ from walkgan.extraction import extract
 from walkgan.generators import load_generator
 from walkgan.images import read_frame, write_frame
 from walkgan.settings import TrainingSettings
-from walkgan.video import write_video
+from walkgan.video_writer import write_video
 
 quickly = examples(max_examples=60, deadline=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 numbers = {int: some.one_of(some.integers(-3, 3), some.just(10**9)), float: some.floats()}

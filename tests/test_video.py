@@ -9,16 +9,18 @@ from conftest import FFMPEG, extracted, ffmpeg, moving_frames, run
 
 from walkgan.dataset import list_frames, read_timeline
 from walkgan.errors import InputError
-from walkgan.video import Clock, Video, to_rgb, write_video
+from walkgan.video import Clock, Video
+from walkgan.video_writer import write_video
 
 
 def decode(path, lost=0):
     """The frames of a video as one array, their seconds, and which of them begin a scene."""
     video = Video(path)
-    found = [(time, new_scene, to_rgb(frame, video.pixel_ratio)) for time, new_scene, frame in video.frames()]
-    assert 0 <= video.frame_count - len(found) <= lost
-    times, scenes, frames = zip(*found, strict=True)
-    return np.stack(frames), np.array(times), [index for index, new_scene in enumerate(scenes) if new_scene]
+    found = [(index, video.to_rgb(frame)) for index, frame in video.frames(video.in_part)]
+    assert 0 <= len(video.times) - len(found) <= lost
+    indices, frames = zip(*found, strict=True)
+    scenes = np.flatnonzero(video.new_scenes[list(indices)]).tolist()
+    return np.stack(frames), video.times[list(indices)], scenes
 
 
 def brightness(frames):
@@ -220,10 +222,10 @@ def test_damage_costs_the_damaged_frames_only(video, tmp_path):
 
 def test_the_clock_only_goes_forward():
     clock = Clock(0.1)
-    stamps = [5.0, 5.1, None, 5.3, 5.2, 0.0, 0.1, 90.0, 90.1, 90.1]
-    ticks = [clock.tick(stamp) for stamp in stamps]
-    np.testing.assert_allclose([time for time, _ in ticks], np.arange(10) / 10, atol=1e-9)
-    assert [index for index, (_, new_scene) in enumerate(ticks) if new_scene] == [0, 4, 5, 7, 9]
+    stamps = [5.0, 5.1, None, 5.3, 5.2, 0.0, 0.1, 90.0, 90.1, 90.1, 92.1]
+    times, new_scenes = zip(*map(clock.tick, stamps), strict=True)
+    np.testing.assert_allclose(times, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 2.9], atol=1e-9)
+    assert np.flatnonzero(new_scenes).tolist() == [0, 4, 5, 7, 9, 10]
 
 
 def test_a_file_without_a_frame_is_reported(tmp_path):

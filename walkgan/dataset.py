@@ -18,6 +18,7 @@ from walkgan.errors import InputError
 from walkgan.files import natural_order
 from walkgan.images import crop_and_resize, read_frame, to_float
 from walkgan.latents import FRAME_STRIDES
+from walkgan.sampling import evenly_spaced
 
 CUT_THRESHOLD = 20  # mean change of brightness, of 255, between frames that may be a cut
 PREFETCH_BATCHES = min(os.cpu_count() or 1, 8)
@@ -68,11 +69,6 @@ def usable_frames(paths):
 def fingerprint(paths):
     """Return a number that changes with the names or the sizes in bytes of files."""
     return zlib.crc32(b"".join(os.fsencode(path.name) + f" {path.stat().st_size}\n".encode() for path in paths))
-
-
-def evenly_spaced(length, count):
-    """Return `count` indices from 0 to length - 1, evenly spaced."""
-    return np.linspace(0, length - 1, count).round().astype(int)
 
 
 def read_evenly_spaced(paths, count):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from walkgan import metrics
-from walkgan.dataset import evenly_spaced, list_frames, read_timeline, usable_frames
+from walkgan.dataset import list_frames, read_timeline, usable_frames
 from walkgan.errors import SettingError
 from walkgan.files import atomic_write
 from walkgan.generators import load_generator, steps_per_second
@@ -13,6 +13,7 @@ from walkgan.images import image_grid, read_frame, to_uint8, write_frame
 from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
 from walkgan.motion_metrics import motion, motion_distances
 from walkgan.run_folder import find_generator, load_settings
+from walkgan.sampling import evenly_spaced
 from walkgan.scoring_network import describe_network, extract_features, load_network
 
 NUM_WALKS, WALK_STEPS = 8, 64

@@ -6,14 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from walkgan.download import download
 from walkgan.errors import InputError, SettingError
 from walkgan.files import atomic_write, folder_lock, natural_order
 from walkgan.images import crop_and_resize, read_frame, write_frame
+from walkgan.sampling import evenly_spaced
 from walkgan.synthetic_walk import render_walk
-from walkgan.video import Video, to_rgb
+from walkgan.video import Video
 
 BUILT_IN = "built-in walk"
 VIDEO_SUFFIXES = (
@@ -49,41 +51,60 @@ def extract(settings):
 def sample_videos(settings, videos, info, sources):
     """Write the frames of all videos and frames.json, with the settings `info` and the files `sources`."""
     index_file = settings.frames / "frames.json"
-    num_frames = sum(video.frame_count for video in videos)
-    keep_all = num_frames <= settings.target_frames
-    interval = 0 if keep_all else sum(video.seconds for video in videos) / settings.target_frames
-    index = {"complete": False, "settings": info, "sources": sources, "interval": interval}
-    index |= {"videos": [], "video": [], "scene": [], "time": []}
+    chosen, scenes = choose_frames(videos, settings.target_frames)
+    index = {
+        "complete": False,
+        "settings": info,
+        "sources": sources,
+        "videos": [],
+        "video": [],
+        "scene": [],
+        "time": [],
+    }
     save_index(index_file, index)
-    scene, last_slot, elapsed = -1, -1, 0.0
-    with (
-        FrameWriter(settings) as writer,
-        tqdm(total=num_frames if keep_all else settings.target_frames, unit="frame", desc="extracting") as bar,
-    ):
+    total = sum(int(part.sum()) for part in chosen)
+    with FrameWriter(settings) as writer, tqdm(total=total, unit="frame", desc="extracting") as bar:
         for number, video in enumerate(videos):
-            for time, new_scene, frame in video.frames():
-                scene += new_scene or not index["time"]
-                slot = int((elapsed + time - video.start) / interval + 1e-6) if interval else last_slot + 1
-                if slot > last_slot:
-                    last_slot = slot
-                    writer.write(lambda frame=frame, video=video: to_rgb(frame, video.pixel_ratio))
-                    index["video"].append(number)
-                    index["scene"].append(scene)
-                    index["time"].append(round(time, 4))
-                    bar.update()
-            elapsed += video.seconds
+            for place, frame in video.frames(chosen[number]):
+                writer.write(lambda frame=frame, video=video: video.to_rgb(frame))
+                index["video"].append(number)
+                index["scene"].append(int(scenes[number][place]))
+                index["time"].append(round(float(video.times[place]), 4))
+                bar.update()
             index["videos"].append({"source": str(video.path), "frame_rate": video.frame_rate})
     count = len(index["time"])
     if count == 0:
         index_file.unlink()
-        raise InputError(f"no frames could be read from {settings.video}: is it a video, and --start inside it?")
+        raise InputError(f"no frames could be read from {settings.video}: is it a video?")
     save_index(index_file, index | {"complete": True})
     print(f"{count} {settings.height}x{settings.width} frames in {settings.frames}.")
 
 
+def choose_frames(videos, count):
+    """Return, for each video, which of its frames are taken (bool) and the scene of each (int).
+
+    `count` frames evenly in time over all videos, the first of each interval; where an interval has none, others
+    instead. All where there are no more.
+    """
+    part = np.concatenate([video.in_part for video in videos])
+    starts = np.cumsum([0, *(video.seconds for video in videos)])
+    times = np.concatenate([begin + video.times - video.start for begin, video in zip(starts, videos, strict=False)])
+    inside = np.flatnonzero(part)
+    chosen = part.copy()
+    if len(inside) > count:
+        slots = (times[inside] / (starts[-1] / count) + 1e-6).astype(int)
+        firsts = inside[np.unique(slots, return_index=True)[1]][:count]
+        others = np.setdiff1d(inside, firsts)
+        chosen[:] = False
+        chosen[firsts] = chosen[others[evenly_spaced(len(others), count - len(firsts))]] = True
+    ends = np.cumsum([len(video.times) for video in videos])[:-1]
+    scenes = np.cumsum(np.concatenate([video.new_scenes for video in videos])) - 1
+    return np.split(chosen, ends), np.split(scenes, ends)
+
+
 def check_inside(settings, video):
     """Raise SettingError where --start or --crop lie outside a video."""
-    if video.seconds <= 0:
+    if video.seconds <= 0 or not video.in_part.any():
         raise SettingError(f"{video.path} is {video.end:.1f} s long: --start {settings.start} leaves nothing of it.")
     x, y, width, height = settings.crop or (0, 0, *video.size)
     if x + width > video.size[0] or y + height > video.size[1]:
@@ -160,7 +181,9 @@ def find_videos(settings):
         return [download(settings.video, folder / "videos", settings.height, settings.width)]
     path = Path(settings.video)
     if path.is_dir():
-        files = natural_order(file for file in path.glob("[!.]*") if file.suffix.lower() in VIDEO_SUFFIXES)
+        files = natural_order(
+            file for file in path.glob("[!.]*") if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file()
+        )
         if not files:
             raise SettingError(f"no videos in {path}: none of its files ends in {', '.join(VIDEO_SUFFIXES)}.")
         return files

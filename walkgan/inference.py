@@ -12,7 +12,7 @@ from walkgan.generators import load_generator, project, steps_per_second
 from walkgan.images import crop_and_resize, image_grid, read_frame, to_uint8, write_frame
 from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
 from walkgan.run_folder import find_generator
-from walkgan.video import video_writer
+from walkgan.video_writer import video_writer
 
 BATCH_SIZE = 16
 MIN_VIDEO_FPS = 15  # below, frames do not look like motion

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from walkgan.synthetic_street import FACADE_HEIGHT, SIGHT, STREET_LENGTH, TEXELS, WALL_X, street
-from walkgan.video import write_video
+from walkgan.video_writer import write_video
 
 HEIGHT, WIDTH, FRAME_RATE, SECONDS = 320, 640, 30, 30
 FOCAL_LENGTH = 0.62 * WIDTH  # pixels; a phone's wide lens

@@ -1,27 +1,33 @@
-"""Videos to frames and back, by FFmpeg's libraries (PyAV)."""
+"""Videos to frames, by FFmpeg's libraries (PyAV)."""
 
 import heapq
+import math
 import os
-from contextlib import contextmanager, suppress
+import threading
+from contextlib import suppress
 from fractions import Fraction
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from tqdm import tqdm
 
 from walkgan.errors import InputError
 
 LONGEST_PAUSE = 1.0  # seconds between frames of one scene
+LONGEST_GAP = 60.0  # seconds without a frame that are kept: the time of slide shows, but not of broken timestamps
 MAX_REORDER = 16  # frames that can be shown before one that is decoded first
+IMAGE_CODECS = "mjpeg", "png", "bmp", "gif", "webp"  # of covers and thumbnails, where there is another stream
 HDR_TRANSFERS = 16, 18  # PQ and HLG, as FFmpeg numbers them
-BT709, LIMITED_RANGE, FULL_RANGE = 1, 1, 2  # likewise
+BT709, BT2020, FULL_RANGE = 1, 9, 2  # likewise
+REFORMATTERS = threading.local()  # one per thread, since HDR needs seconds to build its tables
 
 
 class Clock:
     """Turns the timestamps of a file into seconds from its first frame, which always increase.
 
-    Timestamps may be missing, jump back or pause: in raw streams, and in files that were cut or joined. Then time
-    advances by one frame interval, and after a jump or a pause a new scene begins.
+    Timestamps may be missing, jump back or far ahead: in raw streams, and in files that were cut or joined. Then time
+    advances by one frame interval. After a jump or a pause a new scene begins.
     """
 
     def __init__(self, frame_interval):
@@ -32,22 +38,23 @@ class Clock:
         if self.time is None:
             self.time, self.timestamp = 0.0, timestamp
             return 0.0, True
-        elapsed, restarts = self.frame_interval, False
-        if timestamp is not None and self.timestamp is not None:
+        elapsed, new_scene = self.frame_interval, False
+        if timestamp is None:
+            timestamp = None if self.timestamp is None else self.timestamp + self.frame_interval
+        elif self.timestamp is not None:
             since = timestamp - self.timestamp
-            restarts = not 0 < since <= max(LONGEST_PAUSE, 10 * self.frame_interval)
-            elapsed = self.frame_interval if restarts else since
-        if timestamp is None and self.timestamp is not None:
-            timestamp = self.timestamp + self.frame_interval
+            new_scene = not 0 < since <= max(LONGEST_PAUSE, 10 * self.frame_interval)
+            elapsed = since if 0 < since <= LONGEST_GAP else self.frame_interval
         self.time, self.timestamp = self.time + elapsed, timestamp
-        return self.time, restarts
+        return self.time, new_scene
 
 
 class Video:
     """A video file, or the part of it between two times, read once from beginning to end.
 
     path; frame_rate: frames per second; size: (width, height) as shown, upright and in square pixels; seconds: length
-    of the part; frame_count: frames in it.
+    of the part; times, new_scenes, in_part: of each frame of the file its seconds, whether it begins a scene, and
+    whether it is in the part.
     """
 
     def __init__(self, path, start=0.0, end=None):
@@ -58,74 +65,111 @@ class Video:
             self.frame_rate = float(stream.guessed_rate or stream.average_rate or 0)
             if not 0 < self.frame_rate < 1000:
                 self.frame_rate = 30.0  # not stated by the file
-            self.pixel_ratio = float(stream.sample_aspect_ratio or 1) or 1.0
             first = next(_decode(container, stream), None)
             if first is None:
                 raise InputError(f"{path}: no frame can be decoded. Is it damaged? Try to play it.")
-            self.size = to_rgb(first, self.pixel_ratio).shape[1::-1]
-        times = self._read_times()
-        whole = times[-1] + 1 / self.frame_rate
+            self.shape = first.height, max(1, round(first.width * float(stream.sample_aspect_ratio or 1)))
+            self.size = self.to_rgb(first).shape[1::-1]
+        self.stamps, self.times, self.new_scenes = self._read_times()
+        whole = self.times[-1] + 1 / self.frame_rate
         self.end = whole if end is None else min(end, whole)
         self.seconds = self.end - start
-        self.frame_count = int(((times >= start - 1e-6) & (times < self.end - 1e-6)).sum())
+        self.in_part = (self.times >= start - 1e-6) & (self.times < self.end - 1e-6)
 
     def _read_times(self):
-        """Return the seconds of all frames, without decoding: the length that a container states may be a guess."""
-        clock, last = Clock(1 / self.frame_rate), 0.0
+        """Return the timestamps, seconds and starts of scenes of all frames, without decoding any.
+
+        The length that a container states may be a guess.
+        """
+        last, packets = 0.0, []
         with _open(self.path) as container:
-            index = _video_stream(container, self.path).index
-
-            def stamps():
-                nonlocal last
-                for packet in container.demux():
-                    stamp = None if packet.pts is None else float(packet.pts * packet.time_base)
-                    last = max(last, stamp or 0.0)
-                    if packet.stream.index == index and packet.size:
-                        yield stamp
-
-            times = [clock.tick(stamp)[0] for stamp in _in_presentation_order(_until_damage(stamps()))]
+            index, timed = _video_stream(container, self.path).index, _has_timestamps(container)
+            for packet in _until_damage(container.demux()):
+                if packet.pts is not None and packet.stream.type in ("video", "audio"):
+                    last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                if packet.stream.index == index and packet.size and not packet.is_discard:
+                    stamps = (packet.pts, packet.dts) if timed else (None, None)
+                    packets.append((packet.is_keyframe, *(s and float(s * packet.time_base) for s in stamps)))
             stated = ((container.start_time or 0) + (container.duration or 0)) / av.time_base
-        if last < stated - max(1.0, 0.02 * stated):  # sound may be longer than the picture, but not both shorter
+        keys = [number for number, (is_key, *_) in enumerate(packets) if is_key]
+        stamps = list(_in_presentation_order(packets[keys[0] if keys else 0 :])) or [None]
+        clock = Clock(1 / self.frame_rate)
+        times, new_scenes = map(np.array, zip(*map(clock.tick, stamps), strict=True))
+        if last < stated - max(1.0, 0.02 * stated) and not new_scenes[1:].any():
             tqdm.write(f"{self.path} ends after {last:.1f} of {stated:.1f} s: is it truncated or damaged?")
-        return np.array(times)
+        return stamps, times, new_scenes
 
-    def frames(self):
-        """Yield (seconds, whether a new scene begins, frame as PyAV decodes it) of the part, deinterlaced."""
-        clock, time = Clock(1 / self.frame_rate), 0.0
+    def frames(self, chosen):
+        """Yield (index, frame as PyAV decodes it, deinterlaced) of the chosen frames, a bool for each of the file."""
+        index, last = -1, int(np.flatnonzero(chosen)[-1]) if chosen.any() else -1
         with _open(self.path) as container:
-            stream = _video_stream(container, self.path)
-            for frame in _deinterlace(_decode(container, stream)):
-                time, new_scene = clock.tick(frame.time)
-                if time >= self.end - 1e-6:
+            timed = _has_timestamps(container)
+            for frame in _deinterlace(_decode(container, _video_stream(container, self.path))):
+                index = self._find(frame.time if timed else None, index + 1)
+                if index > last:
                     return
-                if time >= self.start - 1e-6:
-                    yield time, new_scene, frame
-        if time < self.end - max(1.0, 0.02 * self.end):
-            tqdm.write(f"{self.path}: frames could be decoded for {time:.1f} of {self.end:.1f} s only. Is it damaged?")
+                if chosen[index]:
+                    yield index, frame
+        if index < last - max(self.frame_rate, 0.02 * last):
+            tqdm.write(f"{self.path}: only {index + 1} of {last + 1} frames could be decoded. Is it damaged?")
+
+    def _find(self, stamp, index):
+        """Return the index, from `index` on, of the frame with a timestamp: later where frames could not be decoded."""
+        if stamp is not None and index < len(self.stamps) and self.stamps[index] is not None:
+            for later in range(index, min(index + 1000, len(self.stamps))):
+                if self.stamps[later] is not None and abs(self.stamps[later] - stamp) < 1e-4:
+                    return later
+        return index
+
+    def to_rgb(self, frame):
+        """Return a decoded frame as (height, width, 3) uint8 RGB: upright, in square pixels, in a screen's colours.
+
+        Frames of another size than the first are resized to it. Raises InputError where the colours are unknown.
+        """
+        if not hasattr(REFORMATTERS, "own"):
+            REFORMATTERS.own = VideoReformatter()
+        is_hdr = frame.color_trc in HDR_TRANSFERS
+        options = {"dst_color_trc": BT709, "dst_color_primaries": BT709} if is_hdr else {}
+        options |= {"dst_color_range": FULL_RANGE, "interpolation": "BICUBIC"}
+        height, width = self.shape
+        for colours in ({}, {"src_colorspace": BT2020 if is_hdr else BT709}):  # as stated, or else as is usual
+            with suppress(av.FFmpegError, OSError, ValueError):
+                rgb = REFORMATTERS.own.reformat(frame, width, height, "rgb24", **colours, **options)
+                return _upright(rgb.to_ndarray(), frame)
+        raise InputError(f"{self.path}: its colours (matrix {frame.colorspace}) are not supported: convert it first.")
 
 
-def to_rgb(frame, pixel_ratio=1.0):
-    """Return a decoded frame as (height, width, 3) uint8 RGB: upright, in square pixels, in the colours of a screen."""
-    hdr = {"dst_color_trc": BT709, "dst_color_primaries": BT709} if frame.color_trc in HDR_TRANSFERS else {}
-    width = max(1, round(frame.width * pixel_ratio))
-    rgb = frame.reformat(width, frame.height, "rgb24", dst_color_range=FULL_RANGE, interpolation="BICUBIC", **hdr)
-    return np.rot90(rgb.to_ndarray(), round(frame.rotation / 90) % 4)
+def _upright(image, frame):
+    """Return an image turned and mirrored as its frame's display matrix says, to the nearest quarter turn."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image
+    a, b, _, c, d = np.frombuffer(bytes(matrix), "int32")[:5].astype(float)
+    if a * d - b * c < 0:  # mirrored first, then turned
+        image, a, b = image[:, ::-1], -a, -b
+    return np.rot90(image, round(-math.degrees(math.atan2(b, a)) / 90) % 4)
 
 
-def _in_presentation_order(stamps):
-    """Yield the timestamps of packets, which come in the order of decoding, as their frames are shown."""
-    pending, last = [], None
-    for stamp in stamps:
-        if stamp is None or (last is not None and abs(stamp - last) > LONGEST_PAUSE):
+def _has_timestamps(container):
+    """Return whether timestamps can be relied on: AVI has none, and FFmpeg's own for its B-frames are out of order."""
+    return container.format.name != "avi"
+
+
+def _in_presentation_order(packets):
+    """Yield the timestamps of packets (is_keyframe, pts, dts), which come in decoding order, as frames are shown."""
+    pending, last_pts, last_dts = [], None, None
+    for _, pts, dts in packets:
+        jumps = pts is None or (last_pts is not None and abs(pts - last_pts) > LONGEST_PAUSE)
+        if jumps or (dts is not None and last_dts is not None and dts < last_dts):
             yield from sorted(pending)
             pending = []
-        if stamp is None:
+        if pts is None:
             yield None
         else:
-            heapq.heappush(pending, stamp)
+            heapq.heappush(pending, pts)
         if len(pending) > MAX_REORDER:
             yield heapq.heappop(pending)
-        last = stamp
+        last_pts, last_dts = pts, dts
     yield from sorted(pending)
 
 
@@ -133,24 +177,28 @@ def _open(path):
     try:
         return av.open(f"file:{os.fspath(path)}", metadata_errors="ignore")
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a video, or is damaged: try to play it ({error}).") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} is not a video, or is damaged: try to play it ({reason}).") from error
 
 
 def _video_stream(container, path):
-    """Return the first video stream that is not a cover image."""
+    """Return the video stream that a player shows: not a cover, by default, the largest."""
+
+    def rank(stream):
+        return stream.codec_context.name not in IMAGE_CODECS, bool(stream.disposition & 1), stream.width * stream.height
+
     streams = [stream for stream in container.streams.video if not stream.disposition & stream.disposition.attached_pic]
     if not streams:
         raise InputError(f"{path} has no video stream: try to play it.")
-    streams[0].thread_type = "AUTO"
-    return streams[0]
+    stream = max(streams, key=rank)
+    stream.thread_type = "AUTO"
+    return stream
 
 
 def _until_damage(packets):
-    """Yield packets, or what is made of them, as far as the file can be read."""
-    try:
+    """Yield packets as far as the file can be read."""
+    with suppress(av.FFmpegError, OSError):
         yield from packets
-    except (av.FFmpegError, OSError):
-        return
 
 
 def _decode(container, stream):
@@ -200,49 +248,3 @@ def _pull(graph):
 def _drain(graph):
     graph.vpush(None)
     yield from _pull(graph)
-
-
-def write_video(path, frames, frame_rate):
-    """Write frames, each (height, width, 3) uint8 RGB, as video_writer does; holds one at a time."""
-    with video_writer(path, frame_rate) as write:
-        for frame in frames:
-            write(frame)
-
-
-@contextmanager
-def video_writer(path, frame_rate):
-    """Yield a function that appends a frame (height, width, 3) uint8 RGB to an H.264 file that browsers play.
-
-    Odd sides get one more row or column, since H.264 has none. Raises OSError where the file cannot be written.
-    """
-    container = stream = None
-
-    def write(frame):
-        nonlocal container, stream
-        height, width = frame.shape[:2]
-        if height % 2 or width % 2:
-            frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
-        if container is None:
-            container = av.open(f"file:{os.fspath(path)}", "w", options={"movflags": "+faststart"})
-            stream = _add_stream(container, frame.shape, frame_rate)
-        image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
-        container.mux(stream.encode(image.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")))
-
-    try:
-        yield write
-        if container:
-            container.mux(stream.encode(None))
-    finally:
-        if container:
-            container.close()
-
-
-def _add_stream(container, frame_shape, frame_rate):
-    rate = Fraction(frame_rate).limit_denominator(1001)
-    stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
-    stream.height, stream.width = frame_shape[:2]
-    stream.pix_fmt = "yuv420p"
-    context = stream.codec_context
-    context.colorspace = context.color_primaries = context.color_trc = BT709  # so that players show the same colours
-    context.color_range = LIMITED_RANGE
-    return stream
