@@ -18,8 +18,7 @@ LONGEST_PAUSE = 1.0  # seconds between frames of one scene
 LONGEST_GAP = 60.0  # seconds without a frame that are kept: the time of slide shows, but not of broken timestamps
 MAX_REORDER = 16  # frames that can be shown before one that is decoded first
 IMAGE_CODECS = "mjpeg", "png", "bmp", "gif", "webp"  # of covers and thumbnails, where there is another stream
-HDR_TRANSFERS = 16, 18  # PQ and HLG, as FFmpeg numbers them
-BT709, BT2020, FULL_RANGE = 1, 9, 2  # likewise
+HDR_TRANSFERS, BT709, BT2020, FULL_RANGE = (16, 18), 1, 9, 2  # as FFmpeg numbers them; the first are PQ and HLG
 REFORMATTERS = threading.local()  # one per thread, since HDR needs seconds to build its tables
 
 
@@ -187,9 +186,10 @@ def _video_stream(container, path):
     def rank(stream):
         return stream.codec_context.name not in IMAGE_CODECS, bool(stream.disposition & 1), stream.width * stream.height
 
-    streams = [stream for stream in container.streams.video if not stream.disposition & stream.disposition.attached_pic]
+    streams = [stream for stream in container.streams.video if stream.codec_context]  # of a known codec
+    streams = [stream for stream in streams if not stream.disposition & stream.disposition.attached_pic]
     if not streams:
-        raise InputError(f"{path} has no video stream: try to play it.")
+        raise InputError(f"{path} has no video stream that can be decoded: try to play it.")
     stream = max(streams, key=rank)
     stream.thread_type = "AUTO"
     return stream
