@@ -68,6 +68,7 @@ class Video:
             if first is None:
                 raise InputError(f"{path}: no frame can be decoded. Is it damaged? Try to play it.")
             self.shape = first.height, max(1, round(first.width * float(stream.sample_aspect_ratio or 1)))
+            self.mirrored, self.quarter_turns = _orientation(first)
             self.size = self.to_rgb(first).shape[1::-1]
         self.stamps, self.times, self.new_scenes = self._read_times()
         whole = self.times[-1] + 1 / self.frame_rate
@@ -134,19 +135,17 @@ class Video:
         for colours in ({}, {"src_colorspace": BT2020 if is_hdr else BT709}):  # as stated, or else as is usual
             with suppress(av.FFmpegError, OSError, ValueError):
                 rgb = REFORMATTERS.own.reformat(frame, width, height, "rgb24", **colours, **options)
-                return _upright(rgb.to_ndarray(), frame)
+                return np.rot90(rgb.to_ndarray()[:, :: -1 if self.mirrored else 1], self.quarter_turns)
         raise InputError(f"{self.path}: its colours (matrix {frame.colorspace}) are not supported: convert it first.")
 
 
-def _upright(image, frame):
-    """Return an image turned and mirrored as its frame's display matrix says, to the nearest quarter turn."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return image
-    a, b, _, c, d = np.frombuffer(bytes(matrix), "int32")[:5].astype(float)
-    if a * d - b * c < 0:  # mirrored first, then turned
-        image, a, b = image[:, ::-1], -a, -b
-    return np.rot90(image, round(-math.degrees(math.atan2(b, a)) / 90) % 4)
+def _orientation(frame):
+    """Return how a frame's display matrix turns it: whether mirrored first, and quarter turns to the left."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")  # of one frame only: asking keeps a frame until garbage is collected
+    a, b, _, c, d = np.frombuffer(bytes(matrix), "int32")[:5].astype(float) if matrix else (1, 0, 0, 0, 1)
+    mirrored = a * d - b * c < 0
+    a, b = (-a, -b) if mirrored else (a, b)
+    return mirrored, round(-math.degrees(math.atan2(b, a)) / 90) % 4
 
 
 def _has_timestamps(container):
