@@ -6,8 +6,11 @@ from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from walkgan.settings import option_name
+
 REPO = Path(__file__).parent.parent
-sys.path.insert(0, str(REPO))
 
 PAGE = REPO / "docs" / "settings.md"
 SCRIPTS = (
@@ -31,7 +34,7 @@ def page():
             default, other = (as_text(getattr(each, field.name)) for each in (settings, others))
             default += f" ({other})" if other != default else ""
             text = helps[field.name].replace("|", "\\|")
-            lines.append(f"| `--{field.name.replace('_', '-')}` | {default} | {text} |")
+            lines.append(f"| `{option_name(field.name)}` | {default} | {text} |")
         lines.append("")
     return "\n".join(lines)
 

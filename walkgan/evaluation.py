@@ -8,8 +8,8 @@ from walkgan import metrics
 from walkgan.dataset import list_frames, read_timeline, usable_frames
 from walkgan.errors import SettingError
 from walkgan.files import atomic_write
-from walkgan.generators import load_generator, steps_per_second
-from walkgan.images import image_grid, read_frame, to_uint8, write_frame
+from walkgan.generators import load_generator, predict_frames, steps_per_second
+from walkgan.images import image_grid, read_frame, write_frame
 from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
 from walkgan.motion_metrics import motion, motion_distances
 from walkgan.run_folder import find_generator, load_settings
@@ -71,7 +71,7 @@ def seeded_fakes(generator, count, seed):
     """Return `count` frames of a generator, of the seeds from `seed` on, as uint8."""
     latent_dim = generator.input_shape[-1]
     latents = np.stack([latent_from_seed(latent_dim, seed + index) for index in range(count)])
-    return to_uint8(generator.predict(latents, batch_size=16, verbose=0))
+    return predict_frames(generator, latents)
 
 
 def real_frames(paths, timeline, count):
@@ -157,8 +157,7 @@ def walk_motion(generator, real, num_walks, length, seed, speed):
 
     def measure(latent_of):
         latents = [latent_of(walk, step) for walk in range(num_walks) for step in range(length)]
-        frames = to_uint8(generator.predict(np.stack(latents), batch_size=16, verbose=0))
-        return motion(np.split(frames, num_walks))
+        return motion(np.split(predict_frames(generator, np.stack(latents)), num_walks))
 
     if steps_per_second(generator):
         return measure(lambda walk, step: rotated_latent(starts[walk], step * speed))

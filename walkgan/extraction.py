@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from walkgan.download import download
 from walkgan.errors import InputError, SettingError
 from walkgan.files import atomic_write, folder_lock, natural_order
 from walkgan.images import crop_and_resize, read_frame, write_frame
@@ -178,6 +177,8 @@ def find_videos(settings):
                 render_walk(partial)
         return [path]
     if is_url(settings.video):
+        from walkgan.download import download  # late, since yt-dlp takes long to load
+
         return [download(settings.video, folder / "videos", settings.height, settings.width)]
     path = Path(settings.video)
     if path.is_dir():

@@ -73,11 +73,16 @@ def steps_per_second(generator):
     return float(match[1]) if match else None
 
 
+def predict_frames(generator, latents):
+    """Return the frames that a generator generates from latents, as uint8."""
+    return to_uint8(generator.predict(latents, batch_size=NUM_SAMPLES, verbose=0))
+
+
 def generate(gan, latents, averaged=True):
     """Return the frames that the averaged generator, or else the trained one, generates from latents, as uint8."""
     generator = gan.ema_generator if averaged else gan.generator
     if not is_multi_process():
-        return to_uint8(generator.predict(latents, batch_size=NUM_SAMPLES, verbose=0))
+        return predict_frames(generator, latents)
     # `predict` would need the other hosts to take part; a copy of the weights does not.
     variables = generator.trainable_variables, generator.non_trainable_variables
     weights = [[ops.convert_to_numpy(variable) for variable in group] for group in variables]

@@ -1,4 +1,4 @@
-"""Draw from a saved generator: a grid of samples, single frames, and walks."""
+"""Generate with a saved generator: a grid of samples, single frames, and walks."""
 
 import hashlib
 import re

@@ -40,7 +40,7 @@ def _load(features):
         try:
             return keras.models.load_model(features, compile=False)
         except Exception as error:  # whatever the file makes Keras raise
-            raise InputError(f"--features {features} cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise InputError(f"--features {features} cannot be loaded: {shorten(error)}") from error
     pixels = keras.Input((None, None, 3))
     scaled = keras.layers.Rescaling(1 / 127.5, -1.0)(keras.layers.Resizing(299, 299)(pixels))
     try:
