@@ -6,7 +6,8 @@ import pytest
 from conftest import REAL_VIDEOS, decode_all
 
 from walkgan.images import crop_and_resize
-from walkgan.motion_metrics import motion, motion_distances, structural_similarity
+from walkgan.motion_metrics import motion, motion_distances, patch_distance, structural_similarity
+from walkgan.point_tracks import tracked_motion
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,56 @@ def test_motion_tells_reversed_frozen_shuffled_and_double_speed_walks(panned_wal
     assert motion_distances(measured, measured) == dict.fromkeys(baseline, 0.0)
 
 
+def rubber(walks, amplitude, steps):
+    """Return the walks bent like rubber: each place is pushed to and fro, by pixels, and elsewhere after some steps."""
+    bent = []
+    for seed, walk in enumerate(walks):
+        length, height, width = walk.shape[:3]
+        pushes = np.random.default_rng(seed).standard_normal((length // steps + 2, 5, 9, 2)).astype("float32")
+        rows, columns = np.mgrid[:height, :width].astype("float32")
+        for step, frame in enumerate(walk):
+            index, part = divmod(step / steps, 1)
+            push = (1 - part) * pushes[int(index)] + part * pushes[int(index) + 1]
+            x, y = np.moveaxis(amplitude * cv2.resize(push, (width, height), interpolation=cv2.INTER_CUBIC), -1, 0)
+            bent.append(cv2.remap(frame, columns + x, rows + y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
+    return np.split(np.stack(bent), len(walks))
+
+
+def test_points_of_bent_and_melting_walks(panned_walks):
+    real, other = panned_walks[:4], panned_walks[4:8]
+    scores, baseline = tracked_motion(real), patch_distance(real, other)
+    assert scores["straightness"] > 0.97 and scores["bending"] < 0.05
+    for amplitude, steps in ((2, 4), (6, 12)):
+        bent = rubber(other, amplitude, steps)
+        worse = tracked_motion(bent)
+        assert worse["straightness"] < scores["straightness"] - 0.1, (worse, scores)
+        assert worse["bending"] > 2 * scores["bending"], (worse, scores)
+        assert patch_distance(real, bent) > 1.5 * baseline
+    opacity = (0.5 - 0.5 * np.cos(np.arange(48) * np.pi / 16))[:, None, None, None]  # to and fro in 16 steps each
+    melting = [
+        ((1 - opacity) * walk + opacity * after).astype("uint8") for walk, after in zip(real, other, strict=True)
+    ]
+    assert tracked_motion(melting)["points followed"] < 0.9 * scores["points followed"]
+
+
+def test_patches_of_identical_frozen_and_slow_walks(panned_walks):
+    real, other = [walk[:24] for walk in panned_walks[:4]], panned_walks[4:8]
+    assert patch_distance(real, real) == 0
+    baseline = patch_distance(real, [walk[:24] for walk in other])
+    assert patch_distance(real, [walk[:12].repeat(2, 0) for walk in other]) > 2 * baseline
+    assert patch_distance(real, [walk[:1].repeat(24, 0) for walk in other]) > 4 * baseline
+
+
+def test_what_cannot_be_followed_has_no_paths():
+    noise = np.random.default_rng(0).integers(0, 256, (40, 80, 160, 3), "uint8")
+    scores = tracked_motion([noise])
+    assert scores["points followed"] < 0.05 and np.isnan(scores["straightness"]) and np.isnan(scores["bending"])
+    grey = np.full((40, 80, 160, 3), 127, "uint8")
+    assert tracked_motion([grey])["points followed"] == 0
+    still = tracked_motion([noise[:1].repeat(40, 0)])
+    assert still["points followed"] > 0.95 and np.isnan(still["straightness"]) and np.isnan(still["bending"])
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL_VIDEOS.exists(), reason="the real videos lie beside the project only where it is made")
 def test_motion_of_a_real_walk():
@@ -67,6 +118,22 @@ def test_motion_of_a_real_walk():
     assert (measured["expansion"] > 0).mean() > 0.8
     assert backwards["expansion"] > 3 * baseline["expansion"]
     assert all(frozen[name] > 2 * baseline[name] for name in baseline)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL_VIDEOS.exists(), reason="the real videos lie beside the project only where it is made")
+@pytest.mark.parametrize("name", ["nyc_walk", "walk_newyork_sidewalk"])
+def test_a_real_walk_scores_better_than_the_same_one_bent(name):
+    frames = [crop_and_resize(frame, 80, 160) for frame in decode_all(REAL_VIDEOS / f"{name}.mp4")[:320]]
+    walks = np.split(np.stack(frames), 8)
+    real, other = walks[::2], walks[1::2]
+    scores, baseline = tracked_motion(other), patch_distance(real, other)
+    for amplitude, steps in ((1, 4), (4, 16)):
+        bent = rubber(other, amplitude, steps)
+        worse = tracked_motion(bent)
+        assert worse["straightness"] < scores["straightness"] - 0.05, (worse, scores)
+        assert worse["bending"] > 1.3 * scores["bending"], (worse, scores)
+        assert patch_distance(real, bent) > 1.1 * baseline
 
 
 def test_structural_similarity_of_known_images():

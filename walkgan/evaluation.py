@@ -1,6 +1,7 @@
 """Score a generator and its walks against real frames, with scores of real frames for comparison."""
 
 import json
+import math
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from walkgan.files import atomic_write
 from walkgan.generators import load_generator, predict_frames, steps_per_second
 from walkgan.images import image_grid, read_frame, write_frame
 from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
-from walkgan.motion_metrics import motion, motion_distances
+from walkgan.motion_metrics import motion, motion_distances, patch_distance
+from walkgan.point_tracks import tracked_motion
 from walkgan.run_folder import find_generator, load_settings
 from walkgan.sampling import evenly_spaced
 from walkgan.scoring_network import describe_network, extract_features, load_network
@@ -63,8 +65,9 @@ def print_table(scores, motion_scores):
     print(f"{'':24}{'fakes':>10}{'unseen real':>15}{'even/odd real':>15}")
     for name, (fake, unseen, even_odd) in scores.items():
         print(f"{name:24}{fake:10.2f}{unseen:15.2f}{even_odd:15.2f}")
-    for name, (fake, real) in motion_scores.items():
-        print(f"{name:24}{fake:10.4f}{'':15}{real:15.4f}")
+    for name, pair in motion_scores.items():
+        fake, real = ("-" if number is None else f"{number:.4f}" for number in pair)
+        print(f"{name:24}{fake:>10}{'':15}{real:>15}")
 
 
 def seeded_fakes(generator, count, seed):
@@ -131,37 +134,45 @@ def _compare(real, others, real_features, other_features, times):
 
 
 def score_motion(generator, paths, timeline, seed, speed=1.0):
-    """Return {name: (score of the walks, of real walks against each other)}; empty where the frames are too few.
+    """Return {name: (score of the walks, the same of real walks)}; empty where the frames are too few.
 
-    A generator that has not learned motion is scored by its path through latent space, at its best speed. "pace" is
-    the median speed of the walks relative to the real ones'.
+    Distances are those from the real walks, beside those of real walks from each other. A generator that has not
+    learned motion is scored by its path through latent space, at its best speed. "pace" is the median speed of the
+    walks relative to the real ones'. A score that cannot be measured is None.
     """
     length = min(WALK_STEPS, len(paths) // NUM_WALKS)
     starts = np.linspace(0, len(paths) - length, NUM_WALKS).astype(int)
     starts = [start for start in starts if start + length <= timeline.scene_ends[start]]
     if length < 8 or len(starts) < 2:
         return {}
-    walks = [np.stack([read_frame(path) for path in paths[start : start + length]]) for start in starts]
-    real, baseline = motion(walks), motion_distances(motion(walks[::2]), motion(walks[1::2]))
-    fake = walk_motion(generator, real, len(starts), length, seed, speed)
-    distances = motion_distances(real, fake)
-    scores = {f"motion, {name}": (distances[name], baseline[name]) for name in distances}
-    forward = tuple(float((measured["expansion"] > 0).mean()) for measured in (fake, real))
-    pace = float(np.median(fake["speed"]) / np.median(real["speed"]))
-    return scores | {"motion, steps forward": forward, "motion, pace": (pace, 1.0)}
+    real_walks = [np.stack([read_frame(path) for path in paths[start : start + length]]) for start in starts]
+    real = motion(real_walks)
+    walks = generated_walks(generator, real, len(starts), length, seed, speed)
+    fake, halves = motion(walks), (real_walks[::2], real_walks[1::2])
+    distances = motion_distances(real, fake) | {"patches": patch_distance(real_walks, walks)}
+    baseline = motion_distances(*map(motion, halves)) | {"patches": patch_distance(*halves)}
+    scores = {name: (distances[name], baseline[name]) for name in distances}
+    scores["steps forward"] = tuple(float((measured["expansion"] > 0).mean()) for measured in (fake, real))
+    scores["pace"] = (float(np.median(fake["speed"]) / np.median(real["speed"])), 1.0)
+    tracked = [tracked_motion(each) for each in (walks, real_walks)]
+    scores |= {name: tuple(each[name] for each in tracked) for name in tracked[0]}
+    return {
+        f"motion, {name}": tuple(None if math.isnan(number) else number for number in pair)
+        for name, pair in scores.items()
+    }
 
 
-def walk_motion(generator, real, num_walks, length, seed, speed):
-    """Return the `motion` of a generator's walks of `length` steps, or else of its most similar path."""
+def generated_walks(generator, real, num_walks, length, seed, speed):
+    """Return walks of `length` steps, or else the path whose `motion` is the most similar to that of real ones."""
     starts = [latent_from_seed(generator.input_shape[-1], seed + walk) for walk in range(num_walks)]
 
-    def measure(latent_of):
+    def generate(latent_of):
         latents = [latent_of(walk, step) for walk in range(num_walks) for step in range(length)]
-        return motion(np.split(predict_frames(generator, np.stack(latents)), num_walks))
+        return np.split(predict_frames(generator, np.stack(latents)), num_walks)
 
     if steps_per_second(generator):
-        return measure(lambda walk, step: rotated_latent(starts[walk], step * speed))
+        return generate(lambda walk, step: rotated_latent(starts[walk], step * speed))
     paths = [
-        measure(lambda walk, step, by=by: slerp_latent(starts[walk], seed + walk, step * by)) for by in PATH_SPEEDS
+        generate(lambda walk, step, by=by: slerp_latent(starts[walk], seed + walk, step * by)) for by in PATH_SPEEDS
     ]
-    return min(paths, key=lambda path: motion_distances(real, path)["speed"])
+    return min(paths, key=lambda path: motion_distances(real, motion(path))["speed"])

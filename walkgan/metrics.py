@@ -118,20 +118,20 @@ def sliced_wasserstein(real, fake, seed=0, patches=128, directions=512):
     if len(real) != len(fake):
         raise ValueError(f"{len(real)} real and {len(fake)} fake frames: they must be equally many.")
     distances = []
-    for real_level, fake_level in zip(_laplacian_pyramid(real), _laplacian_pyramid(fake), strict=True):
+    for real_level, fake_level in zip(laplacian_pyramid(real), laplacian_pyramid(fake), strict=True):
         mean, std = real_level.mean((0, 1, 2)), real_level.std((0, 1, 2)) + 1e-8
         rng = np.random.default_rng(seed)
         axes = rng.standard_normal((7 * 7 * 3, directions)).astype("float32")
         axes /= np.linalg.norm(axes, axis=0)
         projected = []
         for level in (real_level, fake_level):
-            cut = _patches((level - mean) / std, patches, np.random.default_rng(seed))
+            cut = random_patches((level - mean) / std, patches, np.random.default_rng(seed))
             projected.append(np.sort(cut @ axes, axis=0))
         distances.append(1000 * float(np.abs(projected[0] - projected[1]).mean()))
     return distances
 
 
-def _laplacian_pyramid(frames):
+def laplacian_pyramid(frames):
     """Return the levels of frames, float32: details at each halving, then what is left (at least 16 pixels high)."""
     levels, rest = [], frames.astype("float32") / 255
     while min(rest.shape[1:3]) >= 32:
@@ -143,8 +143,8 @@ def _laplacian_pyramid(frames):
     return [*levels, rest]
 
 
-def _patches(frames, patches, rng):
-    """Return `patches` random 7x7 patches of each frame, as rows."""
+def random_patches(frames, patches, rng):
+    """Return `patches` random 7x7 patches of each frame (count, height, width, channels), as rows."""
     rows = rng.integers(frames.shape[1] - 6, size=(len(frames), patches, 1, 1)) + np.arange(7)[:, None]
     columns = rng.integers(frames.shape[2] - 6, size=(len(frames), patches, 1, 1)) + np.arange(7)
     cut = frames[np.arange(len(frames))[:, None, None, None], rows, columns]

@@ -5,7 +5,11 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from walkgan.metrics import laplacian_pyramid, random_patches
+
 LAGS = 1, 2, 4, 8, 16, 32, 64  # steps, for the similarity of colours
+PATCH_GAPS = 0, 2, 4  # steps after which a patch is seen again
+PATCHES_PER_FRAME, PATCH_DIRECTIONS = 32, 256
 
 
 def motion(walks):
@@ -50,6 +54,24 @@ def motion_distances(real, fake):
     return distances | {"colour": float(np.abs(real["colour"] - fake["colour"]).mean())}
 
 
+def patch_distance(real, fake, seed=0):
+    """Return the sliced Wasserstein distance x 1000 of patches in space and time; 0 means identical.
+
+    real, fake: as many walks each, as for `motion`. A patch is one of 7x7 pixels at a level of a Laplacian pyramid, and
+    how it has changed two and four steps later. As `sliced_wasserstein` in metrics.py, which is for single frames; a
+    video-level distance like FVD (Unterthiner et al. 2018, arXiv:1812.01717), but without a network.
+    """
+    distances = []
+    for real_level, fake_level in zip(*map(_pyramid_of_walks, (real, fake)), strict=True):
+        rows = [_changing_patches(level, real_level, np.random.default_rng(seed)) for level in (real_level, fake_level)]
+        scale = rows[0].std((0, 2), keepdims=True) + 1e-8  # of patches, and of each change, which is far smaller
+        axes = np.random.default_rng(seed).standard_normal((rows[0][0].size, PATCH_DIRECTIONS)).astype("float32")
+        axes /= np.linalg.norm(axes, axis=0)
+        projected = [np.sort((each / scale).reshape(len(each), -1) @ axes, axis=0) for each in rows]
+        distances.append(float(np.abs(projected[0] - projected[1]).mean()))
+    return 1000 * float(np.mean(distances))
+
+
 def structural_similarity(first, second):
     """Return the mean structural similarity of two grey uint8 images (Wang et al. 2004, sigma 1.5), 1 if identical."""
     first, second = first.astype("float64"), second.astype("float64")
@@ -63,6 +85,21 @@ def structural_similarity(first, second):
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     above = (2 * means[0] * means[1] + c1) * (2 * shared + c2)
     return float((above / ((means[0] ** 2 + means[1] ** 2 + c1) * (sum(variances) + c2))).mean())
+
+
+def _pyramid_of_walks(walks):
+    """Return the levels of a Laplacian pyramid, finest first: each (walks, length, height, width, 3)."""
+    return [np.stack(level) for level in zip(*map(laplacian_pyramid, walks), strict=True)]
+
+
+def _changing_patches(walks, real, rng):
+    """Return patches (count, 3, 7 * 7 * 3) of walks: as they are, relative to the real ones, and their two changes."""
+    walks = (walks - real.mean((0, 1, 2, 3))) / (real.std((0, 1, 2, 3)) + 1e-8)
+    moments = [walks[:, gap : walks.shape[1] - PATCH_GAPS[-1] + gap] for gap in PATCH_GAPS]
+    stacked = np.concatenate(moments, -1).reshape(-1, *walks.shape[2:4], 3 * len(PATCH_GAPS))
+    patches = random_patches(stacked, PATCHES_PER_FRAME, rng).reshape(-1, 7 * 7, len(PATCH_GAPS), 3)
+    patches[:, :, 1:] -= patches[:, :, :1]
+    return patches.transpose(0, 2, 1, 3).reshape(len(patches), len(PATCH_GAPS), -1)
 
 
 def _colour_histogram(frame):
