@@ -92,8 +92,8 @@ def test_patches_of_identical_frozen_and_slow_walks(panned_walks):
     real, other = [walk[:24] for walk in panned_walks[:4]], panned_walks[4:8]
     assert patch_distance(real, real) == 0
     baseline = patch_distance(real, [walk[:24] for walk in other])
-    assert patch_distance(real, [walk[:12].repeat(2, 0) for walk in other]) > 2 * baseline
-    assert patch_distance(real, [walk[:1].repeat(24, 0) for walk in other]) > 4 * baseline
+    assert patch_distance(real, [walk[:12].repeat(2, 0) for walk in other]) > 1.5 * baseline
+    assert patch_distance(real, [walk[:1].repeat(24, 0) for walk in other]) > 3 * baseline
 
 
 def test_what_cannot_be_followed_has_no_paths():
