@@ -38,10 +38,10 @@ class InferenceSettings:
     """Length of walk.mp4 and walks.mp4; 0 writes neither, and no strip.png."""
     walks: int = 3
     """Walks side by side in walks.mp4 and strip.png (12 frames, 4 apart), for the seeds from --seed on."""
-    frame_rate: float | None = None
-    """Frames per second of the videos; by default those of the training frames if above 15, else 30."""
+    frame_rate: float = 30.0
+    """Frames per second of the videos."""
     speed: float = 1.0
-    """Speed of the walks; 0.5 is slow motion."""
+    """Speed of the walks, relative to that of the video they were learned from; 0.5 is slow motion."""
     project: Path | None = None
     """An image file: the nearest frame that the generator can produce is found by gradient descent; both are written
     side by side to projected.png, and walk.mp4 starts there."""

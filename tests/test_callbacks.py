@@ -14,6 +14,7 @@ from walkgan.callbacks import CSVLog, EpochTensorBoard, GracefulStop, PeriodicEv
 from walkgan.dataset import list_frames
 from walkgan.generators import load_generator
 from walkgan.images import read_frame
+from walkgan.pace import Pace
 from walkgan.settings import TrainingSettings
 
 SCRIPT = "train_unconditional_gan.py"
@@ -41,7 +42,9 @@ def test_the_generator_with_the_best_score_is_kept(tmp_path, monkeypatch):
     write_frames(tmp_path, moving_frames(8, 16, 32))
     paths = list_frames(tmp_path)
     real = np.stack([read_frame(path) for path in paths])
-    evaluation = PeriodicEvaluation(tmp_path, TrainingSettings(evaluate_every=1, epochs=9), paths, None, rows=[])
+    evaluation = PeriodicEvaluation(
+        tmp_path, TrainingSettings(evaluate_every=1, epochs=9), paths, None, [], Pace(paths, None, 0)
+    )
     generator = SimpleNamespace()
     evaluation.set_model(SimpleNamespace(ema_generator=generator))
     kept = []

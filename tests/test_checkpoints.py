@@ -14,6 +14,7 @@ from walkgan.errors import InputError
 from walkgan.gan_builder import build_gan
 from walkgan.generators import generate, load_generator
 from walkgan.metrics import diversity
+from walkgan.pace import Pace
 from walkgan.run_folder import load_settings
 from walkgan.settings import TrainingSettings
 from walkgan.training import train
@@ -39,10 +40,10 @@ def test_full_disks_are_reported_and_nothing_is_lost(tmp_path, frames_dir, train
     gan = build_gan(settings, (16, 32, 3))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
     with pytest.raises(InputError, match="--resume --run 0001-shuffled"):
-        Checkpoints(run_dir, settings, None).save(gan)
+        Checkpoints(run_dir, settings, None, Pace([], None, 0)).save(gan)
     assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
     monkeypatch.undo()
-    Checkpoints(run_dir, settings, None).save(gan)
+    Checkpoints(run_dir, settings, None, Pace([], None, 0)).save(gan)
     assert len(list(run_dir.rglob("*.h5"))) == 2
 
 

@@ -108,9 +108,10 @@ class PeriodicEvaluation(Callback):
     The best is that of the lowest KID, or without a feature network of the lowest sliced Wasserstein distance.
     """
 
-    def __init__(self, run_dir, settings, paths, network, rows):
+    def __init__(self, run_dir, settings, paths, network, rows, pace):
         super().__init__()
         self.path, self.every, self.network = run_dir / "best_generator.keras", settings.evaluate_every, network
+        self.pace = pace
         self.last_epoch = settings.epochs
         self.criterion = "kid" if network else "sliced_wasserstein"
         self.best = min((float(row[self.criterion]) for row in rows if row[self.criterion]), default=math.inf)
@@ -129,6 +130,7 @@ class PeriodicEvaluation(Callback):
         logs["diversity"] = diversity(fakes, self.real)
         if logs[self.criterion] < self.best:
             self.best = logs[self.criterion]
+            self.pace.set(self.model)
             with atomic_write(self.path) as partial:
                 self.model.ema_generator.save(partial)
 

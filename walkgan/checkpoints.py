@@ -29,9 +29,9 @@ class Checkpoints(Callback):
     that come next, so that it does not diverge in the same way again.
     """
 
-    def __init__(self, run_dir, settings, samples):
+    def __init__(self, run_dir, settings, samples, pace):
         super().__init__()
-        self.run_dir, self.keep, self.samples = run_dir, settings.keep_checkpoints, samples
+        self.run_dir, self.keep, self.samples, self.pace = run_dir, settings.keep_checkpoints, samples, pace
         self.seconds, self.last_save = 60 * settings.checkpoint_minutes, time.monotonic()
         self.d_loss_is_nonnegative = settings.loss != "wasserstein-gp"
         (run_dir / "checkpoints").mkdir(exist_ok=True)
@@ -104,6 +104,7 @@ class Checkpoints(Callback):
             )
         with atomic_write(self.run_dir / "checkpoints" / f"step-{gan.steps:08}.weights.h5") as partial:
             gan.save_weights(partial)
+        self.pace.set(gan)
         for name, network in gan.saved_networks.items():
             with atomic_write(self.run_dir / f"{name}.keras") as partial:
                 network.save(partial)

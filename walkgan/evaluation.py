@@ -147,7 +147,8 @@ def score_motion(generator, paths, timeline, seed, speed=1.0):
         return {}
     real_walks = [np.stack([read_frame(path) for path in paths[start : start + length]]) for start in starts]
     real = motion(real_walks)
-    walks = generated_walks(generator, real, len(starts), length, seed, speed)
+    frame_speed = speed * timeline.frame_interval * (steps_per_second(generator) or 0)
+    walks = generated_walks(generator, real, len(starts), length, seed, frame_speed)
     fake, halves = motion(walks), (real_walks[::2], real_walks[1::2])
     distances = motion_distances(real, fake) | {"patches": patch_distance(real_walks, walks)}
     baseline = motion_distances(*map(motion, halves)) | {"patches": patch_distance(*halves)}
@@ -162,16 +163,16 @@ def score_motion(generator, paths, timeline, seed, speed=1.0):
     }
 
 
-def generated_walks(generator, real, num_walks, length, seed, speed):
-    """Return walks of `length` steps, or else the path whose `motion` is the most similar to that of real ones."""
+def generated_walks(generator, real, num_walks, length, seed, steps):
+    """Return walks of `length` frames, so many steps apart; without steps the path that moves most like real walks."""
     starts = [latent_from_seed(generator.input_shape[-1], seed + walk) for walk in range(num_walks)]
 
     def generate(latent_of):
         latents = [latent_of(walk, step) for walk in range(num_walks) for step in range(length)]
         return np.split(predict_frames(generator, np.stack(latents)), num_walks)
 
-    if steps_per_second(generator):
-        return generate(lambda walk, step: rotated_latent(starts[walk], step * speed))
+    if steps:
+        return generate(lambda walk, step: rotated_latent(starts[walk], step * steps))
     paths = [
         generate(lambda walk, step, by=by: slerp_latent(starts[walk], seed + walk, step * by)) for by in PATH_SPEEDS
     ]

@@ -68,7 +68,7 @@ def _find_generator(model):
 
 
 def steps_per_second(generator):
-    """Return how many steps of `step_angles` one second of a generator's walk is; None if it has not learned motion."""
+    """Return how many steps of `step_angles` a second of a walk takes; None for a generator without motion."""
     match = re.fullmatch(r"walker_([0-9.e+-]+)", generator.name)
     return float(match[1]) if match else None
 

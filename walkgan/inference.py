@@ -15,7 +15,6 @@ from walkgan.run_folder import find_generator
 from walkgan.video_writer import video_writer
 
 BATCH_SIZE = 16
-MIN_VIDEO_FPS = 15  # below, frames do not look like motion
 SECONDS_PER_LATENT = 2.0  # at --speed 1, between two random latents of a generator that has not learned motion
 STRIP_FRAMES, STRIP_STRIDE = 12, 4
 
@@ -80,7 +79,7 @@ def generate_batches(generator, latent_of, total, description):
 def write_walks(generator, starts, settings):
     """Write walk.mp4 from the first of the latents `starts`, walks.mp4 and strip.png from all of them side by side."""
     rate = steps_per_second(generator)
-    frame_rate = settings.frame_rate or (rate if rate and rate > MIN_VIDEO_FPS else 30.0)
+    frame_rate = settings.frame_rate
     num_frames, num_walks = max(1, round(settings.walk_seconds * frame_rate)), len(starts)
 
     def walk_latent(walk, frame):

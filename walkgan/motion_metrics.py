@@ -20,8 +20,6 @@ def motion(walks):
     and "colour", the mean similarity of colours at each of LAGS (Brooks et al. 2022, arXiv:2206.03429).
     """
     similarity, speed, expansion, colour = [], [], [], []
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    flow.setFinestScale(0 if walks[0].shape[1] < 80 else 1)
     height, width = walks[0].shape[1:3]
     radial_direction = np.stack(
         np.meshgrid(np.arange(width) - (width - 1) / 2, np.arange(height) - (height - 1) / 2), -1
@@ -29,16 +27,23 @@ def motion(walks):
     radial_direction /= np.maximum(np.linalg.norm(radial_direction, axis=-1, keepdims=True), 0.5)
     for walk in walks:
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in walk]
-        for before, after in pairwise(grey):
-            moved = flow.calc(before, after, None)
+        similarity += [structural_similarity(before, after) for before, after in pairwise(grey)]
+        for moved in optical_flow(pairwise(walk), height):
             speed.append(np.linalg.norm(moved, axis=-1).mean() / height)
             expansion.append((moved * radial_direction).sum(-1).mean() / height)
-            similarity.append(structural_similarity(before, after))
         histograms = np.stack([_colour_histogram(frame) for frame in walk])
         lags = [lag for lag in LAGS if lag < len(walk)]
         colour.append([np.minimum(histograms[:-lag], histograms[lag:]).sum(1).mean() for lag in lags])
     curves = {"similarity": similarity, "speed": speed, "expansion": expansion, "colour": np.mean(colour, 0)}
     return {name: np.array(curve) for name, curve in curves.items()}
+
+
+def optical_flow(pairs, height):
+    """Yield the optical flow (height, width, 2) in pixels of x and y, for pairs of RGB frames of that height, uint8."""
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    flow.setFinestScale(0 if height < 80 else 1)
+    for pair in pairs:
+        yield flow.calc(*(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in pair), None)
 
 
 def motion_distances(real, fake):

@@ -30,6 +30,7 @@ from walkgan.dataset import batches, fingerprint, list_frames, read_timeline, us
 from walkgan.errors import InputError, SettingError
 from walkgan.files import atomic_write, folder_lock
 from walkgan.gan_builder import build_gan, uses_features
+from walkgan.pace import Pace
 from walkgan.run_folder import (
     find_run,
     load_run_info,
@@ -92,8 +93,9 @@ def run_training(run_dir, settings, gan, paths, info, timeline, network):
     progress = ProgressBar(gan.steps, last_step, steps_per_epoch, stop)
     log = CSVLog(run_dir / "metrics.csv", gan.steps, steps_per_epoch, settings)
     samples = SampleGrid(run_dir, settings, paths)
-    checkpoints = Checkpoints(run_dir, settings, samples)
-    evaluation = PeriodicEvaluation(run_dir, settings, paths, network, log.rows)
+    pace = Pace(paths, timeline, settings.seed)
+    checkpoints = Checkpoints(run_dir, settings, samples, pace)
+    evaluation = PeriodicEvaluation(run_dir, settings, paths, network, log.rows, pace)
     board = [EpochTensorBoard(run_dir / "logs", write_graph=False)] if find_spec("tensorflow") else []
     if gan.steps == 0:
         checkpoints.save(gan)  # the first to roll back to

@@ -1,0 +1,66 @@
+"""A walk is as fast as the video it was learned from, whatever the generator's own speed."""
+
+from types import SimpleNamespace
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from conftest import write_frames
+
+from walkgan import pace
+from walkgan.dataset import list_frames, read_timeline
+from walkgan.generators import steps_per_second
+from walkgan.pace import Pace, median_speed, steps_per_frame
+
+TEXTURE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (64, 128, 3), "uint8"), (0, 0), 2)
+
+
+@pytest.fixture
+def panned_frames(tmp_path):
+    """A video in which everything moves by two pixels a frame."""
+    return list_frames(write_frames(tmp_path, [np.roll(TEXTURE, 2 * number, 1) for number in range(20)]))
+
+
+def shift(pixels):
+    matrix = np.float32([[1, 0, pixels], [0, 1, 0]])
+    return cv2.warpAffine(TEXTURE, matrix, (128, 64), borderMode=cv2.BORDER_WRAP)
+
+
+def test_the_speed_of_pairs_of_frames():
+    assert median_speed(TEXTURE[None], shift(3)[None]) == pytest.approx(3 / 64, rel=0.1)
+    assert median_speed(TEXTURE[None], TEXTURE[None]) < 0.01 / 64
+
+
+@pytest.mark.parametrize("own_speed", [0.8, 1.25, 2, 2.5])
+def test_a_generator_walks_as_fast_as_the_video(panned_frames, monkeypatch, own_speed):
+    generator = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)], name="walker_30")
+    gan = SimpleNamespace(generator=generator, ema_generator=generator)
+    fast_angle = pace.step_angles(8)[0]
+
+    def generate(_, latents):  # moves by own_speed pixels a step
+        steps = (np.arctan2(latents[:, 4], latents[:, 0]) - start) / fast_angle
+        return np.stack([shift(own_speed * step) for step in steps])
+
+    start = 0.0
+    drawn = np.random.default_rng((3, 4)).standard_normal((pace.NUM_PAIRS, 8), "float32")
+    start = np.arctan2(drawn[:, 4], drawn[:, 0])
+    monkeypatch.setattr(pace, "generate", generate)
+    Pace(panned_frames, read_timeline(panned_frames), seed=3).set(gan)
+    assert steps_per_second(generator) == pytest.approx(30 * 2 / own_speed, rel=0.1)
+
+
+def test_steps_stay_within_bounds():
+    assert steps_per_frame(lambda steps: 0.0, 1.0) == pace.MAX_STEPS
+    assert steps_per_frame(lambda steps: 100.0, 1.0) == pace.MIN_STEPS
+    assert steps_per_frame(lambda steps: steps**1.5, 2.0) == pytest.approx(2 ** (1 / 1.5), rel=0.2)
+
+
+def test_frames_without_a_speed_leave_the_name(panned_frames):
+    gan = SimpleNamespace(ema_generator=SimpleNamespace(name="walker_2"))
+    timeline = read_timeline(panned_frames)
+    slow = SimpleNamespace(frame_interval=0.5, scene_ends=timeline.scene_ends)
+    cuts = SimpleNamespace(frame_interval=1 / 30, scene_ends=np.arange(1, 21))
+    for each in (None, slow, cuts):
+        Pace(panned_frames, each, 0).set(gan)
+        assert gan.ema_generator.name == "walker_2"

@@ -1,0 +1,63 @@
+"""The pace of walks: how many steps a second takes, so that a walk is as fast as the video."""
+
+import numpy as np
+from keras import ops
+
+from walkgan.generators import generate
+from walkgan.images import read_frame
+from walkgan.latents import rotate, step_angles
+from walkgan.motion_metrics import optical_flow
+from walkgan.sampling import evenly_spaced
+
+MIN_FRAME_RATE = 15  # below, frames do not look like motion
+NUM_PAIRS = 64  # pairs of frames whose speed is measured
+ROUNDS = 3  # the speed is not quite proportional to the steps
+MIN_STEPS, MAX_STEPS = 0.5, 3.0  # per frame of the video: early in a training, speeds mean little
+
+
+class Pace:
+    """Sets the walking speed of a GAN's averaged generator, which its name holds, to that of the video.
+
+    One step of a walk should be one frame of the video. But generators learn to move more slowly than the video, at
+    about 0.6 times its speed here, and a second of a walk takes as many steps more.
+    """
+
+    def __init__(self, paths, timeline, seed):
+        self.speed, self.seed = None, seed
+        if not timeline or timeline.frame_interval > 1 / MIN_FRAME_RATE:  # too slow to measure a speed
+            return
+        self.frame_rate = 1 / timeline.frame_interval
+        firsts = np.flatnonzero(np.arange(len(paths)) + 1 < timeline.scene_ends)
+        if len(firsts):
+            firsts = firsts[evenly_spaced(len(firsts), min(NUM_PAIRS, len(firsts)))]
+            self.speed = median_speed(
+                *(np.stack([read_frame(paths[i]) for i in each]) for each in (firsts, firsts + 1))
+            )
+
+    def set(self, gan):
+        """Measure the speed of walks and set the steps per second that make it the video's."""
+        if not self.speed:
+            return
+        latent_dim = gan.generator.input_shape[-1]
+        latents = np.random.default_rng((self.seed, 4)).standard_normal((NUM_PAIRS, latent_dim), "float32")
+        before = generate(gan, latents)
+
+        def speed_at(steps):
+            angles = (steps * step_angles(latent_dim)).astype("float32")
+            return median_speed(before, generate(gan, ops.convert_to_numpy(rotate(latents, angles))))
+
+        gan.ema_generator.name = f"walker_{steps_per_frame(speed_at, self.speed) * self.frame_rate:.6g}"
+
+
+def steps_per_frame(speed_at, target):
+    """Return the number of steps whose speed is `target`, from MIN_STEPS to MAX_STEPS; speed_at(steps) is the speed."""
+    steps = 1.0
+    for _ in range(ROUNDS):
+        steps = float(np.clip(steps * target / max(speed_at(steps), 1e-9), MIN_STEPS, MAX_STEPS))
+    return steps
+
+
+def median_speed(before, after):
+    """Return the median speed of pairs of frames (count, height, width, 3) uint8, in frame heights per pair."""
+    flows = optical_flow(zip(before, after, strict=True), before.shape[1])
+    return float(np.median([np.linalg.norm(flow, axis=-1).mean() for flow in flows]) / before.shape[1])
