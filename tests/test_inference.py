@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import KERAS2, TINY, run
 
-from walkgan.generators import load_generator
+from walkgan.generators import load_generator, steps_per_second
 from walkgan.images import read_frame, to_uint8, write_frame
 from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
 
@@ -77,23 +77,23 @@ def walker(tmp_path_factory, frames_dir):
     return folder / "saved_models/0001-ordered"
 
 
-def test_a_generator_that_learned_motion_walks_at_the_rate_of_its_video(walker, tmp_path):
+def test_a_generator_that_learned_motion_walks_at_its_own_rate(walker, tmp_path):
     arguments = (SCRIPT, "--generator", walker, "--walk-seconds", 2, "--walks", 2, "--seed", 3)
     run(*arguments, cwd=tmp_path)
     run(SCRIPT, "--generator", walker / "generator.keras", "--speed", 0.5, "--output", "slow", cwd=tmp_path)
     videos = {}
     for name in ("output/walk.mp4", "output/walks.mp4", "slow/walk.mp4"):
         capture = cv2.VideoCapture(str(tmp_path / name))
-        assert capture.get(cv2.CAP_PROP_FPS) == 25
+        assert capture.get(cv2.CAP_PROP_FPS) == 30
         videos[name] = [capture.retrieve()[1] for _ in iter(capture.grab, False)]
-    assert [len(frames) for frames in videos.values()] == [50, 50, 200]
+    assert [len(frames) for frames in videos.values()] == [60, 60, 240]
     assert videos["output/walks.mp4"][0].shape == (16, 64, 3)
     strip = read_frame(tmp_path / "output/strip.png")
     assert strip.shape == (2 * 16, 12 * 32, 3)
     generator = load_generator(walker / "generator.keras")
-    expected = to_uint8(
-        generator.predict(np.stack([rotated_latent(latent_from_seed(8, 4), 4 * k) for k in range(12)]), verbose=0)
-    )
+    steps = steps_per_second(generator) / 30
+    latents = [rotated_latent(latent_from_seed(8, 4), 4 * k * steps) for k in range(12)]
+    expected = to_uint8(generator.predict(np.stack(latents), verbose=0))
     assert np.abs(strip[16:].astype(int) - np.concatenate(list(expected), 1)).max() <= 1
     run(
         SCRIPT, "--generator", walker, "--walk-seconds", 2, "--walks", 2, "--seed", 3, "--output", "again", cwd=tmp_path
