@@ -51,9 +51,10 @@ def test_a_generator_walks_as_fast_as_the_video(panned_frames, monkeypatch, own_
 
 
 def test_steps_stay_within_bounds():
-    assert steps_per_frame(lambda steps: 0.0, 1.0) == pace.MAX_STEPS
-    assert steps_per_frame(lambda steps: 100.0, 1.0) == pace.MIN_STEPS
-    assert steps_per_frame(lambda steps: steps**1.5, 2.0) == pytest.approx(2 ** (1 / 1.5), rel=0.2)
+    assert steps_per_frame(lambda steps: 0.0, 1.0) == pytest.approx(pace.MAX_STEPS, rel=0.02)
+    assert steps_per_frame(lambda steps: 100.0, 1.0) == pytest.approx(pace.MIN_STEPS, rel=0.02)
+    for power in (0.5, 1, 3):
+        assert steps_per_frame(lambda steps, power=power: steps**power, 2**power) == pytest.approx(2, rel=0.02)
 
 
 def test_frames_without_a_speed_leave_the_name(panned_frames):

@@ -140,6 +140,8 @@ def test_growth_schedule():
     assert growth_schedule(settings, (160, 320, 3), 10_000) == list(zip([0, 6, 12], sizes, strict=True))
     with_features = TrainingSettings(epochs=500, feature_weight=1.0)
     assert growth_schedule(with_features, (160, 320, 3), 336) == list(zip([0, 30, 60], sizes, strict=True))
+    windows = TrainingSettings(epochs=500, feature_weight=1.0, window=3)
+    assert growth_schedule(windows, (160, 320, 3), 336) == list(zip([0, 30, 40], sizes, strict=True))
     assert growth_schedule(with_features, (40, 80, 3), 336)[1][0] == 125  # too small for features
     assert growth_schedule(TrainingSettings(grow=False), (160, 320, 3), 336) == [(0, (160, 320, 3))]
 

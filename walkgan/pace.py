@@ -1,5 +1,7 @@
 """The pace of walks: how many steps a second takes, so that a walk is as fast as the video."""
 
+import math
+
 import numpy as np
 from keras import ops
 
@@ -11,7 +13,7 @@ from walkgan.sampling import evenly_spaced
 
 MIN_FRAME_RATE = 15  # below, frames do not look like motion
 NUM_PAIRS = 64  # pairs of frames whose speed is measured
-ROUNDS = 3  # the speed is not quite proportional to the steps
+ROUNDS = 6  # of bisection; the speed is not proportional to the steps
 MIN_STEPS, MAX_STEPS = 0.5, 3.0  # per frame of the video: early in a training, speeds mean little
 
 
@@ -50,11 +52,15 @@ class Pace:
 
 
 def steps_per_frame(speed_at, target):
-    """Return the number of steps whose speed is `target`, from MIN_STEPS to MAX_STEPS; speed_at(steps) is the speed."""
-    steps = 1.0
+    """Return the number of steps, from MIN_STEPS to MAX_STEPS, whose speed is `target`, within 2%: by bisection.
+
+    speed_at(steps) is the speed, which rises with the steps.
+    """
+    low, high = MIN_STEPS, MAX_STEPS
     for _ in range(ROUNDS):
-        steps = float(np.clip(steps * target / max(speed_at(steps), 1e-9), MIN_STEPS, MAX_STEPS))
-    return steps
+        steps = math.sqrt(low * high)
+        low, high = (steps, high) if speed_at(steps) < target else (low, steps)
+    return math.sqrt(low * high)
 
 
 def median_speed(before, after):

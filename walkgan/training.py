@@ -210,7 +210,7 @@ def growth_schedule(settings, frame_shape, frame_count):
     """Return (first epoch, frame shape) of each size that is trained, smallest first.
 
     Each size but the last has a quarter of the epochs, but no more than MAX_IMAGES_PER_SIZE images, or
-    MAX_IMAGES_PER_SIZE_WITH_FEATURES.
+    MAX_IMAGES_PER_SIZE_WITH_FEATURES; of the smallest one so many windows, since motion is learned there.
     """
     shapes = list(frame_shapes_by_level(frame_shape).values())
     if settings.start_from:
@@ -218,7 +218,9 @@ def growth_schedule(settings, frame_shape, frame_count):
         shapes = shapes[num_trained:] or shapes[-1:]
     elif not settings.grow:
         shapes = shapes[-1:]
-    features = uses_features(settings, frame_shape)
-    images = MAX_IMAGES_PER_SIZE_WITH_FEATURES if features else MAX_IMAGES_PER_SIZE
-    epochs = min(settings.epochs // 4, math.ceil(images / (frame_count * settings.window)))
-    return [(epochs * number, shape) for number, shape in enumerate(shapes)]
+    images = [MAX_IMAGES_PER_SIZE] * len(shapes)
+    if uses_features(settings, frame_shape):
+        images = [MAX_IMAGES_PER_SIZE_WITH_FEATURES] * len(shapes)
+        images[0] *= settings.window
+    epochs = [min(settings.epochs // 4, math.ceil(count / (frame_count * settings.window))) for count in images]
+    return [(sum(epochs[:number]), shape) for number, shape in enumerate(shapes)]
