@@ -21,7 +21,7 @@ SETTINGS = TrainingSettings(
     beta_1=0.0,  # no momentum: the other network has moved on; DCGAN's 0.5 learned more slowly here
     beta_2=0.99,
     gamma=0.1,  # R1 and R2; 1.0 learned a little more slowly, and without it the discriminator overpowers the generator
-    feature_weight=1.0,  # of single frames; 3 slowed the walks, and one step in ten went backwards
+    feature_weight=0.0,  # 1 gives better frames, and on one of two clips worse walks: see docs/results.md
     thumbnail_weight=0.0,  # 3 gave no better frames, and walks at half the pace
 )
 
