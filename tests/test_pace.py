@@ -42,7 +42,6 @@ def test_a_generator_walks_as_fast_as_the_video(panned_frames, monkeypatch, own_
         steps = (np.arctan2(latents[:, 4], latents[:, 0]) - start) / fast_angle
         return np.stack([shift(own_speed * step) for step in steps])
 
-    start = 0.0
     drawn = np.random.default_rng((3, 4)).standard_normal((pace.NUM_PAIRS, 8), "float32")
     start = np.arctan2(drawn[:, 4], drawn[:, 0])
     monkeypatch.setattr(pace, "generate", generate)

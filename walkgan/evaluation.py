@@ -147,8 +147,8 @@ def score_motion(generator, paths, timeline, seed, speed=1.0):
         return {}
     real_walks = [np.stack([read_frame(path) for path in paths[start : start + length]]) for start in starts]
     real = motion(real_walks)
-    frame_speed = speed * timeline.frame_interval * (steps_per_second(generator) or 0)
-    walks = generated_walks(generator, real, len(starts), length, seed, frame_speed)
+    steps = speed * timeline.frame_interval * (steps_per_second(generator) or 0)
+    walks = generated_walks(generator, real, len(starts), length, seed, steps)
     fake, halves = motion(walks), (real_walks[::2], real_walks[1::2])
     distances = motion_distances(real, fake) | {"patches": patch_distance(real_walks, walks)}
     baseline = motion_distances(*map(motion, halves)) | {"patches": patch_distance(*halves)}

@@ -25,6 +25,11 @@ def to_uint8(frames):
     return np.rint(np.clip(scaled, 0, 255, out=scaled), out=scaled).astype("uint8")
 
 
+def to_grey(frames):
+    """Convert frames from RGB to a list of grey images (height, width) uint8."""
+    return [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+
+
 def read_frame(path):
     """Read one frame: (height, width, 3) uint8 RGB, from a grey or transparent image too.
 

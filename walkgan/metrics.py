@@ -120,15 +120,20 @@ def sliced_wasserstein(real, fake, seed=0, patches=128, directions=512):
     distances = []
     for real_level, fake_level in zip(laplacian_pyramid(real), laplacian_pyramid(fake), strict=True):
         mean, std = real_level.mean((0, 1, 2)), real_level.std((0, 1, 2)) + 1e-8
-        rng = np.random.default_rng(seed)
-        axes = rng.standard_normal((7 * 7 * 3, directions)).astype("float32")
-        axes /= np.linalg.norm(axes, axis=0)
-        projected = []
-        for level in (real_level, fake_level):
-            cut = random_patches((level - mean) / std, patches, np.random.default_rng(seed))
-            projected.append(np.sort(cut @ axes, axis=0))
-        distances.append(1000 * float(np.abs(projected[0] - projected[1]).mean()))
+        cuts = [
+            random_patches((level - mean) / std, patches, np.random.default_rng(seed))
+            for level in (real_level, fake_level)
+        ]
+        distances.append(1000 * sliced_distance(*cuts, directions, seed))
     return distances
+
+
+def sliced_distance(first, second, directions, seed):
+    """Return the mean Wasserstein distance of equally many points (count, dimensions) on random directions."""
+    axes = np.random.default_rng(seed).standard_normal((first.shape[1], directions)).astype("float32")
+    axes /= np.linalg.norm(axes, axis=0)
+    projected = [np.sort(points @ axes, axis=0) for points in (first, second)]
+    return float(np.abs(projected[0] - projected[1]).mean())
 
 
 def laplacian_pyramid(frames):

@@ -5,7 +5,8 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from walkgan.metrics import laplacian_pyramid, random_patches
+from walkgan.images import to_grey
+from walkgan.metrics import laplacian_pyramid, random_patches, sliced_distance
 
 LAGS = 1, 2, 4, 8, 16, 32, 64  # steps, for the similarity of colours
 PATCH_GAPS = 0, 2, 4  # steps after which a patch is seen again
@@ -26,9 +27,9 @@ def motion(walks):
     )
     radial_direction /= np.maximum(np.linalg.norm(radial_direction, axis=-1, keepdims=True), 0.5)
     for walk in walks:
-        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in walk]
+        grey = to_grey(walk)
         similarity += [structural_similarity(before, after) for before, after in pairwise(grey)]
-        for moved in optical_flow(pairwise(walk), height):
+        for moved in optical_flow(pairwise(grey), height):
             speed.append(np.linalg.norm(moved, axis=-1).mean() / height)
             expansion.append((moved * radial_direction).sum(-1).mean() / height)
         histograms = np.stack([_colour_histogram(frame) for frame in walk])
@@ -39,11 +40,11 @@ def motion(walks):
 
 
 def optical_flow(pairs, height):
-    """Yield the optical flow (height, width, 2) in pixels of x and y, for pairs of RGB frames of that height, uint8."""
+    """Yield the optical flow (height, width, 2) in pixels of x and y, for pairs of grey uint8 images of that height."""
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     flow.setFinestScale(0 if height < 80 else 1)
     for pair in pairs:
-        yield flow.calc(*(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in pair), None)
+        yield flow.calc(*pair, None)
 
 
 def motion_distances(real, fake):
@@ -70,10 +71,8 @@ def patch_distance(real, fake, seed=0):
     for real_level, fake_level in zip(*map(_pyramid_of_walks, (real, fake)), strict=True):
         rows = [_changing_patches(level, real_level, np.random.default_rng(seed)) for level in (real_level, fake_level)]
         scale = rows[0].std((0, 2), keepdims=True) + 1e-8  # of patches, and of each change, which is far smaller
-        axes = np.random.default_rng(seed).standard_normal((rows[0][0].size, PATCH_DIRECTIONS)).astype("float32")
-        axes /= np.linalg.norm(axes, axis=0)
-        projected = [np.sort((each / scale).reshape(len(each), -1) @ axes, axis=0) for each in rows]
-        distances.append(float(np.abs(projected[0] - projected[1]).mean()))
+        scaled = [(each / scale).reshape(len(each), -1) for each in rows]
+        distances.append(sliced_distance(*scaled, PATCH_DIRECTIONS, seed))
     return 1000 * float(np.mean(distances))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from walkgan.generators import generate
-from walkgan.images import read_frame
+from walkgan.images import read_frame, to_grey
 from walkgan.latents import rotate, step_angles
 from walkgan.motion_metrics import optical_flow
 from walkgan.sampling import evenly_spaced
@@ -65,5 +65,5 @@ def steps_per_frame(speed_at, target):
 
 def median_speed(before, after):
     """Return the median speed of pairs of frames (count, height, width, 3) uint8, in frame heights per pair."""
-    flows = optical_flow(zip(before, after, strict=True), before.shape[1])
+    flows = optical_flow(zip(to_grey(before), to_grey(after), strict=True), before.shape[1])
     return float(np.median([np.linalg.norm(flow, axis=-1).mean() for flow in flows]) / before.shape[1])

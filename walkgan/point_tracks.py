@@ -6,6 +6,8 @@ Bending posts and melting places look right to scores of single steps: they move
 import cv2
 import numpy as np
 
+from walkgan.images import to_grey
+
 STEPS = 16  # that a point is followed for: half a second of a usual video
 MAX_POINTS, MIN_POINTS = 200, 16  # to begin with; that must be left to judge a stretch of a walk
 WINDOW = 11  # pixels around a point that are matched
@@ -18,7 +20,7 @@ def follow_points(walk):
     they came from. Returns, for each stretch, the paths (points, STEPS + 1, 2) of x and y in pixels of the points that
     were never lost, and the share that they are of all points.
     """
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in walk]
+    grey = to_grey(walk)
     height = len(grey[0])
     stretches = []
     for start in range(0, len(walk) - STEPS, STEPS // 2):
