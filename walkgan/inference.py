@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib
 import numpy as np
@@ -68,12 +69,21 @@ def remove_stale_frames(output, path):
 
 
 def generate_batches(generator, latent_of, total, description):
-    """Yield uint8 frames of latent_of(0), latent_of(1) and so on, holding one batch at a time."""
-    for start in tqdm(range(0, total, BATCH_SIZE), unit="batch", desc=description):
+    """Yield uint8 frames of latent_of(0), latent_of(1) and so on; the next batch is generated meanwhile."""
+
+    def make(start):
         latents = [latent_of(index) for index in range(start, min(start + BATCH_SIZE, total))]
+        if not latents:
+            return []
         batch = np.zeros((BATCH_SIZE, len(latents[0])), "float32")  # always full, so that a seed's frame never differs
         batch[: len(latents)] = latents
-        yield from to_uint8(generator.predict_on_batch(batch))[: len(latents)]
+        return to_uint8(generator.predict_on_batch(batch))[: len(latents)]
+
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(make, 0)
+        for start in tqdm(range(0, total, BATCH_SIZE), unit="batch", desc=description):
+            frames, following = following.result(), pool.submit(make, start + BATCH_SIZE)
+            yield from frames
 
 
 def write_walks(generator, starts, settings):

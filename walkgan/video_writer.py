@@ -6,8 +6,10 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 BT709, LIMITED_RANGE = 1, 1  # as FFmpeg numbers them
+X264_OPTIONS = {"preset": "veryfast", "crf": "18"}  # as close to the frames as "medium" at 20, and twice as fast
 
 
 def write_video(path, frames, frame_rate):
@@ -24,6 +26,7 @@ def video_writer(path, frame_rate):
     Odd sides get one more row or column, since H.264 has none. Raises OSError where the file cannot be written.
     """
     container = stream = None
+    to_yuv = VideoReformatter()  # one for all frames: to set one up takes as long as to encode a frame
 
     def write(frame):
         nonlocal container, stream
@@ -34,7 +37,8 @@ def video_writer(path, frame_rate):
             container = av.open(f"file:{os.fspath(path)}", "w", options={"movflags": "+faststart"})
             stream = _add_stream(container, frame.shape, frame_rate)
         image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
-        container.mux(stream.encode(image.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")))
+        image = to_yuv.reformat(image, format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        container.mux(stream.encode(image))
 
     try:
         yield write
@@ -47,7 +51,7 @@ def video_writer(path, frame_rate):
 
 def _add_stream(container, frame_shape, frame_rate):
     rate = Fraction(frame_rate).limit_denominator(1001)
-    stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
+    stream = container.add_stream("libx264", rate=rate, options=X264_OPTIONS)
     stream.height, stream.width = frame_shape[:2]
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context
