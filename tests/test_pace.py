@@ -35,7 +35,7 @@ def test_the_speed_of_pairs_of_frames():
 @pytest.mark.parametrize("own_speed", [0.8, 1.25, 2, 2.5])
 def test_a_generator_walks_as_fast_as_the_video(panned_frames, monkeypatch, own_speed):
     generator = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)], name="walker_30")
-    gan = SimpleNamespace(generator=generator, ema_generator=generator)
+    gan = SimpleNamespace(generator=generator, ema_generator=generator, steps=1)
     fast_angle = pace.step_angles(8)[0]
 
     def generate(_, latents):  # moves by own_speed pixels a step
@@ -57,10 +57,16 @@ def test_steps_stay_within_bounds():
 
 
 def test_frames_without_a_speed_leave_the_name(panned_frames):
-    gan = SimpleNamespace(ema_generator=SimpleNamespace(name="walker_2"))
+    gan = SimpleNamespace(ema_generator=SimpleNamespace(name="walker_2"), steps=1)
     timeline = read_timeline(panned_frames)
     slow = SimpleNamespace(frame_interval=0.5, scene_ends=timeline.scene_ends)
     cuts = SimpleNamespace(frame_interval=1 / 30, scene_ends=np.arange(1, 21))
     for each in (None, slow, cuts):
         Pace(panned_frames, each, 0).set(gan)
         assert gan.ema_generator.name == "walker_2"
+
+
+def test_an_untrained_generator_keeps_its_name(panned_frames):
+    gan = SimpleNamespace(ema_generator=SimpleNamespace(name="walker_2"), steps=0)
+    Pace(panned_frames, read_timeline(panned_frames), 0).set(gan)
+    assert gan.ema_generator.name == "walker_2"

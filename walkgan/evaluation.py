@@ -13,12 +13,14 @@ from walkgan.generators import load_generator, predict_frames, steps_per_second
 from walkgan.images import image_grid, read_frame, write_frame
 from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
 from walkgan.motion_metrics import motion, motion_distances, patch_distance
+from walkgan.pace import median_speed
 from walkgan.point_tracks import tracked_motion
 from walkgan.run_folder import find_generator, load_settings
 from walkgan.sampling import evenly_spaced
 from walkgan.scoring_network import describe_network, extract_features, load_network
 
 NUM_WALKS, WALK_STEPS = 8, 64
+NUM_PACE_PAIRS = 128  # pairs of frames; the median speed of only 8 walks is uncertain by a third
 SAME_MOMENT = 0.5  # seconds: frames nearer in time are near-copies
 PATH_SPEEDS = [2.0**power for power in range(-8, 0)]  # in latents per step, where no motion has been learned
 NUM_NEAREST = 8  # fakes in nearest.png
@@ -154,13 +156,21 @@ def score_motion(generator, paths, timeline, seed, speed=1.0):
     baseline = motion_distances(*map(motion, halves)) | {"patches": patch_distance(*halves)}
     scores = {name: (distances[name], baseline[name]) for name in distances}
     scores["steps forward"] = tuple(float((measured["expansion"] > 0).mean()) for measured in (fake, real))
-    scores["pace"] = (float(np.median(fake["speed"]) / np.median(real["speed"])), 1.0)
+    fake_speed = speed_of_pairs(generator, seed, steps) if steps else np.median(fake["speed"])
+    scores["pace"] = (float(fake_speed / np.median(real["speed"])), 1.0)
     tracked = [tracked_motion(each) for each in (walks, real_walks)]
     scores |= {name: tuple(each[name] for each in tracked) for name in tracked[0]}
     return {
         f"motion, {name}": tuple(None if math.isnan(number) else number for number in pair)
         for name, pair in scores.items()
     }
+
+
+def speed_of_pairs(generator, seed, steps):
+    """Return the median speed of pairs of frames, so many steps apart, in frame heights per pair."""
+    starts = [latent_from_seed(generator.input_shape[-1], seed + index) for index in range(NUM_PACE_PAIRS)]
+    ends = [rotated_latent(start, steps) for start in starts]
+    return median_speed(*(predict_frames(generator, np.stack(latents)) for latents in (starts, ends)))
 
 
 def generated_walks(generator, real, num_walks, length, seed, steps):

@@ -38,7 +38,7 @@ class Pace:
 
     def set(self, gan):
         """Measure the speed of walks and set the steps per second that make it the video's."""
-        if not self.speed:
+        if not self.speed or not gan.steps:
             return
         latent_dim = gan.generator.input_shape[-1]
         latents = np.random.default_rng((self.seed, 4)).standard_normal((NUM_PAIRS, latent_dim), "float32")
