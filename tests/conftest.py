@@ -1,11 +1,14 @@
 """What the tests share: small videos and frames made here, real scripts run as a user runs them, checkpoints read."""
 
 import csv
+import importlib
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import h5py
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 
 from extract_frames import ExtractionSettings
+from walkgan.cli import run_script
 from walkgan.dataset import list_frames
 from walkgan.extraction import extract
 from walkgan.images import read_frame, write_frame
@@ -54,6 +58,21 @@ def run(script, *arguments, cwd, expect=0, **options):
     if expect:
         assert "Traceback" not in output, output
     return output
+
+
+def refuse(script, *arguments, cwd, expect=2):
+    """Run a script that must end with an error; return what it printed.
+
+    It runs in this process: in one of its own, loading TensorFlow takes longer than everything else.
+    """
+    module, printed = importlib.import_module(Path(script).stem), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(printed):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", [script, *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            run_script(module.main, module.SETTINGS, "")
+    assert ended.value.code == expect, printed.getvalue()
+    return printed.getvalue()
 
 
 def moving_frames(count, height=64, width=128):

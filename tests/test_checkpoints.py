@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from conftest import TINY, read_metrics, run, write_frames
+from conftest import TINY, read_metrics, refuse, run, write_frames
 
 from walkgan.callbacks import SampleGrid
 from walkgan.checkpoints import Checkpoints, load_newest_checkpoint
@@ -32,7 +32,7 @@ def test_keeps_as_many_checkpoints_as_set(tmp_path, frames_dir):
 
 def test_full_disks_are_reported_and_nothing_is_lost(tmp_path, frames_dir, trained, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    assert "file" in run(SCRIPT, "--frames", frames_dir, "--runs", "file/runs", *TINY, cwd=tmp_path, expect=1)
+    assert "file" in refuse(SCRIPT, "--frames", frames_dir, "--runs", "file/runs", *TINY, cwd=tmp_path, expect=1)
     run_dir = tmp_path / "saved_models/0001-shuffled"
     shutil.copytree(trained[0], run_dir)
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}

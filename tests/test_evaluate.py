@@ -8,7 +8,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from conftest import TINY, moving_frames, run, write_frames
+from conftest import TINY, moving_frames, refuse, run, write_frames
 
 from models import build_generator
 from walkgan.dataset import Timeline, list_frames, read_timeline
@@ -84,18 +84,18 @@ def test_walks_are_scored_at_their_speed(tmp_path):
 
 def test_what_cannot_be_scored_is_reported(trained, network, frames_dir, many_frames, tmp_path):
     arguments = (SCRIPT, "--generator", trained[0], "--features", network)
-    assert "--speed must be" in run(*arguments, "--speed", 0, cwd=tmp_path, expect=2)
-    assert "--seed must be" in run(*arguments, "--seed", -1, cwd=tmp_path, expect=2)
-    assert "20 real frames" in run(*arguments, cwd=tmp_path, expect=2)  # the run has only 10
+    assert "--speed must be" in refuse(*arguments, "--speed", 0, cwd=tmp_path)
+    assert "--seed must be" in refuse(*arguments, "--seed", -1, cwd=tmp_path)
+    assert "20 real frames" in refuse(*arguments, cwd=tmp_path)  # the run has only 10
     file = trained[0] / "generator.keras"
     (tmp_path / "loose.keras").write_bytes(file.read_bytes())
-    assert "--frames" in run(SCRIPT, "--generator", "loose.keras", cwd=tmp_path, expect=2)
+    assert "--frames" in refuse(SCRIPT, "--generator", "loose.keras", cwd=tmp_path)
     (tmp_path / "text.keras").write_text("no network")
     bad = (SCRIPT, "--generator", trained[0], "--frames", many_frames, "--features", "text.keras")
-    assert "text.keras" in run(*bad, cwd=tmp_path, expect=1)
+    assert "text.keras" in refuse(*bad, cwd=tmp_path, expect=1)
     (tmp_path / "small").mkdir()
     write_frames(tmp_path / "small", moving_frames(40, 8, 16))
-    assert "8x16" in run(*arguments, "--frames", "small", cwd=tmp_path, expect=2)
+    assert "8x16" in refuse(*arguments, "--frames", "small", cwd=tmp_path)
     assert not (tmp_path / "output").exists()
 
 
@@ -118,5 +118,5 @@ def test_networks_that_cannot_score_are_reported_before_anything_is_written(fram
         features = keras.layers.Rescaling(float("nan"))(features)
     keras.Model(pixels, features).save(tmp_path / "network.keras")
     arguments = ("--frames", frames_dir, *TINY, "--features", "network.keras")
-    assert "cannot be used" in run("train_unconditional_gan.py", *arguments, cwd=tmp_path, expect=1)
+    assert "cannot be used" in refuse("train_unconditional_gan.py", *arguments, cwd=tmp_path, expect=1)
     assert [path.name for path in tmp_path.iterdir()] == ["network.keras"]

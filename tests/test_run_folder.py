@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import TINY, run
+from conftest import TINY, refuse
 
 from walkgan.errors import InputError, SettingError
 from walkgan.run_folder import find_generator, find_run, load_settings, new_run_dir
@@ -68,4 +68,4 @@ def test_every_script_reports_a_damaged_settings_file(tmp_path, frames_dir):
         ("evaluate_unconditional_gan.py", "--generator", run_dir),
     ]
     for command in commands:
-        assert "settings.json is damaged" in run(*command, cwd=tmp_path, expect=1)
+        assert "settings.json is damaged" in refuse(*command, cwd=tmp_path, expect=1)

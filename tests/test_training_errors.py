@@ -7,7 +7,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-from conftest import TINY, checkpoint_weights, read_metrics, run, start
+from conftest import TINY, checkpoint_weights, read_metrics, refuse, run, start
 
 from walkgan.images import write_frame
 from walkgan.run_folder import load_run_info
@@ -27,36 +27,36 @@ pytestmark = pytest.mark.slow
     ],
 )  # fmt: skip
 def test_bad_settings_are_reported_before_anything_is_written(tmp_path, frames_dir, arguments):
-    output = run(SCRIPT, "--frames", frames_dir, *arguments, cwd=tmp_path, expect=2)
+    output = refuse(SCRIPT, "--frames", frames_dir, *arguments, cwd=tmp_path)
     assert arguments[0] in output
     assert not list(tmp_path.iterdir())
 
 
 def test_missing_backends_memory_and_folders_are_reported(tmp_path, frames_dir):
     assert "abacus" in run(SCRIPT, "--frames", frames_dir, cwd=tmp_path, expect=2, env={"KERAS_BACKEND": "abacus"})
-    assert "--width" in run(SCRIPT, "--frames", frames_dir, *TINY, "--width", 10**7, cwd=tmp_path, expect=1)
+    assert "--width" in refuse(SCRIPT, "--frames", frames_dir, *TINY, "--width", 10**7, cwd=tmp_path, expect=1)
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    output = run(SCRIPT, "--frames", frames_dir, *TINY, "--runs", "file", cwd=tmp_path, expect=1)
+    output = refuse(SCRIPT, "--frames", frames_dir, *TINY, "--runs", "file", cwd=tmp_path, expect=1)
     assert "file: File exists. Choose another path" in output
 
 
 def test_frames_that_cannot_be_trained_on(tmp_path, frames_dir):
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "missing"):
-        assert "extract_frames.py" in run(SCRIPT, "--frames", folder, cwd=tmp_path, expect=1)
+        assert "extract_frames.py" in refuse(SCRIPT, "--frames", folder, cwd=tmp_path, expect=1)
     for number in range(20):
         (tmp_path / "small").mkdir(exist_ok=True)
         write_frame(tmp_path / "small" / f"{number}.png", np.zeros((7, 32, 3), "uint8"))
-    assert "7x32" in run(SCRIPT, "--frames", "small", cwd=tmp_path, expect=2)
+    assert "7x32" in refuse(SCRIPT, "--frames", "small", cwd=tmp_path)
     shutil.copytree(frames_dir, tmp_path / "bad")
     for number in range(1, 6):
         (tmp_path / f"bad/{number:06}.jpg").write_text("not an image")
-    output = run(SCRIPT, "--frames", "bad", *TINY, cwd=tmp_path, expect=1)
+    output = refuse(SCRIPT, "--frames", "bad", *TINY, cwd=tmp_path, expect=1)
     assert "5 of 10 frames" in output and "000001.jpg" in output
     (tmp_path / "one").mkdir()
     write_frame(tmp_path / "one/000000.png", np.zeros((16, 32, 3), "uint8"))
-    assert "only one frame" in run(SCRIPT, "--frames", "one", *TINY, cwd=tmp_path, expect=1)
+    assert "only one frame" in refuse(SCRIPT, "--frames", "one", *TINY, cwd=tmp_path, expect=1)
     assert not (tmp_path / "saved_models").exists()
 
 
@@ -75,9 +75,9 @@ def test_unusable_frames_are_left_out_and_counted(tmp_path, frames_dir):
     # A resume without one of those that were used, or with another in its place, is refused.
     content = (frames / "000003.jpg").read_bytes()
     (frames / "000003.jpg").unlink()
-    assert "put them back" in run(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path, expect=2)
+    assert "put them back" in refuse(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
     write_frame(frames / "000003.jpg", np.random.default_rng(0).integers(0, 255, (16, 32, 3)).astype("uint8"))
-    assert "put them back" in run(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path, expect=2)
+    assert "put them back" in refuse(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
     (frames / "000003.jpg").write_bytes(content)
     run(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
 
