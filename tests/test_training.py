@@ -13,18 +13,18 @@ from walkgan.training import fit_size
 
 
 class StepCounter:
-    """A GAN that counts its steps, and how often its step was compiled and its optimizer reset."""
+    """A GAN that counts its steps, and how often its step was compiled and a size begun."""
 
     generator = SimpleNamespace(output_shape=(None, 8, 8, 3))
 
     def __init__(self, steps):
-        self.steps, self.compiled, self.resets, self.fits = steps, 0, 0, []
+        self.steps, self.compiled, self.begun, self.fits = steps, 0, 0, []
 
     def make_train_function(self, force):
         self.compiled += force
 
-    def reset_optimizer(self):
-        self.resets += 1
+    def begin_size(self):
+        self.begun += 1
 
     def fit(self, data, initial_epoch, epochs, steps_per_epoch, **_):
         self.fits.append((initial_epoch, epochs, steps_per_epoch))
@@ -34,13 +34,13 @@ class StepCounter:
 def test_a_size_is_compiled_once_and_an_interrupted_epoch_finished_first():
     gan, stop = StepCounter(7), SimpleNamespace(agreed=False)
     fit_size(gan, lambda shape: None, (8, 8, 3), range(1, 4), 5, [], stop)
-    assert gan.fits == [(1, 2, 3), (2, 4, 5)] and gan.steps == 20 and gan.compiled == 1 and gan.resets == 0
+    assert gan.fits == [(1, 2, 3), (2, 4, 5)] and gan.steps == 20 and gan.compiled == 1 and gan.begun == 0
 
 
-def test_a_size_that_begins_resets_the_optimizer():
+def test_a_size_is_begun_once():
     gan, stop = StepCounter(5), SimpleNamespace(agreed=False)
     fit_size(gan, lambda shape: None, (4, 4, 3), range(1, 3), 5, [], stop)
-    assert gan.fits == [(1, 3, 5)] and gan.resets == 1
+    assert gan.fits == [(1, 3, 5)] and gan.begun == 1
 
 
 @pytest.mark.slow

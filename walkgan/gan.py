@@ -54,9 +54,8 @@ class GAN(keras.Model):
         self.perturbation_std = PERTURBATION_STD[self.discriminator.get_layer("stem").compute_dtype]
         self.thumbnail_weight, self.augment, self.ema_decay = thumbnail_weight, tuple(augment), ema_decay
         self.random = keras.random.SeedGenerator(seed)
-        self.step = self.add_weight(
-            shape=(), initializer="zeros", dtype="int32", trainable=False, name="step", aggregation="only_first_replica"
-        )
+        counter = {"initializer": "zeros", "dtype": "int32", "trainable": False, "aggregation": "only_first_replica"}
+        self.step, self.growth_step = (self.add_weight(**counter, name=name) for name in ("step", "growth_step"))
         # A variable, so that a roll-back can change it while the training runs.
         constant = keras.initializers.Constant(gamma)
         self.gamma = self.add_weight(shape=(), initializer=constant, trainable=False, name="gamma")
@@ -174,12 +173,13 @@ class GAN(keras.Model):
         self.optimizer.learning_rate.assign(self.optimizer.learning_rate / 2)
         self.gamma.assign(2 * self.gamma)
 
-    def reset_optimizer(self):
-        """Set Adam's moments and its count of steps back to zero.
+    def begin_size(self):
+        """Set Adam's moments and its count of steps back to zero, and average the generator over few steps again.
 
         Without it, the layers that a growth adds move nine learning rates in their first step: their moments are zero
-        then, and the correction for that counts the steps of all.
+        then, and the correction for that counts the steps of all. And the average would remember them untrained.
         """
+        self.growth_step.assign(self.step)
         adam = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         for variable in adam.variables:
             if variable is not adam.learning_rate:
@@ -199,24 +199,25 @@ class GAN(keras.Model):
     def _update_ema(self):
         """Move the averaged generator a step towards the trained one, batch statistics included.
 
-        The average is short at first (a tenth of the steps so far) and grows to `ema_decay`, so that the random initial
-        weights are soon forgotten.
+        It is over a fifth of the steps at this size, up to `ema_decay`: untrained weights are soon forgotten.
         """
-        step = ops.cast(self.step, "float32")
-        decay = ops.minimum(self.ema_decay, (1.0 + step) / (10.0 + step))
+        step = ops.cast(self.step - self.growth_step, "float32")
+        decay = ops.minimum(self.ema_decay, (1.0 + step) / (5.0 + step))
         for average, weight in self._ema_pairs():
             average.assign(decay * average + (1.0 - decay) * ops.stop_gradient(weight))
         self.step.assign(self.step + 1)
 
     def save_own_variables(self, store):
         """Keep step, gamma, random state and whether fakes were diverse with the weights of a checkpoint."""
-        store["step"], store["penalty"] = map(ops.convert_to_numpy, (self.step, self.gamma))
+        for name, variable in (("step", self.step), ("growth_step", self.growth_step), ("penalty", self.gamma)):
+            store[name] = ops.convert_to_numpy(variable)
         store["random"] = ops.convert_to_numpy(self.random.state)
         store["was_diverse"] = self.was_diverse
 
     def load_own_variables(self, store):
         """Restore them from a checkpoint."""
         self.step.assign(store["step"])
+        self.growth_step.assign(store["growth_step"] if "growth_step" in store.keys() else 0)  # noqa: SIM118
         self.gamma.assign(store["penalty"])
         self.random.state.assign(store["random"])
         self.was_diverse = "was_diverse" in store.keys() and bool(store["was_diverse"][()])  # noqa: SIM118

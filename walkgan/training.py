@@ -143,7 +143,7 @@ def fit_size(gan, next_batches, shape, epochs, steps_per_epoch, callbacks, stop)
     while epochs.start <= gan.steps // steps_per_epoch < epochs.stop and not stop.agreed:
         epoch, done = divmod(gan.steps, steps_per_epoch)
         if gan.steps == epochs.start * steps_per_epoch:
-            gan.reset_optimizer()
+            gan.begin_size()
         with warnings.catch_warnings():
             if tuple(shape) != gan.generator.output_shape[1:]:  # the layers of larger sizes are not trained yet
                 warnings.filterwarnings("ignore", message="Gradients do not exist for variables")
