@@ -26,8 +26,10 @@ def test_every_clip_of_a_folder_is_a_scene_whatever_its_start(video, tmp_path):
     assert (scenes[:30] == scenes[0]).all() and (scenes[30:] == scenes[30]).all() and scenes[0] != scenes[30]
 
 
-def test_a_cut_without_encoding_again(video, tmp_path):
-    ffmpeg("-i", video, "-c:v", "libx264", "-g", "100", "-bf", "2", tmp_path / "whole.mp4")
+@pytest.mark.parametrize("key_frame_distance", [100, 25])  # with the only key frame before the cut, and one after it
+def test_a_cut_without_encoding_again(video, tmp_path, key_frame_distance):
+    options = ("-c:v", "libx264", "-g", key_frame_distance, "-sc_threshold", 0, "-bf", 2)
+    ffmpeg("-i", video, *options, tmp_path / "whole.mp4")
     ffmpeg("-ss", "1", "-i", tmp_path / "whole.mp4", "-c", "copy", tmp_path / "cut.mp4")
     output = run("extract_frames.py", "--video", "cut.mp4", "--target-frames", 20, cwd=tmp_path)
     assert "20 160x320 frames" in output and "damaged" not in output

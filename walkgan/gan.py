@@ -179,7 +179,7 @@ class GAN(keras.Model):
         Without it, the layers that a growth adds move nine learning rates in their first step: their moments are zero
         then, and the correction for that counts the steps of all. And the average would remember them untrained.
         """
-        self.growth_step.assign(self.step)
+        self.growth_step.assign(self.steps)
         adam = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         for variable in adam.variables:
             if variable is not adam.learning_rate:

@@ -77,22 +77,22 @@ class Video:
         self.in_part = (self.times >= start - 1e-6) & (self.times < self.end - 1e-6)
 
     def _read_times(self):
-        """Return the timestamps, seconds and starts of scenes of all frames, without decoding any.
-
-        The length that a container states may be a guess.
-        """
+        """Return the timestamps, seconds and starts of scenes of all frames, without decoding any."""
         last, packets = 0.0, []
         with _open(self.path) as container:
             index, timed = _video_stream(container, self.path).index, _has_timestamps(container)
             for packet in _until_damage(container.demux()):
                 if packet.pts is not None and packet.stream.type in ("video", "audio"):
                     last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-                if packet.stream.index == index and packet.size and not packet.is_discard:
+                if packet.stream.index == index and packet.size:
                     stamps = (packet.pts, packet.dts) if timed else (None, None)
-                    packets.append((packet.is_keyframe, *(s and float(s * packet.time_base) for s in stamps)))
-            stated = ((container.start_time or 0) + (container.duration or 0)) / av.time_base
-        keys = [number for number, (is_key, *_) in enumerate(packets) if is_key]
-        stamps = list(_in_presentation_order(packets[keys[0] if keys else 0 :])) or [None]
+                    stamps = [stamp and float(stamp * packet.time_base) for stamp in stamps]
+                    packets.append((packet.is_keyframe, packet.is_discard, stamps))
+            stated = ((container.start_time or 0) + (container.duration or 0)) / av.time_base  # may be a guess
+        # Frames before the first key frame cannot be decoded. A cut may begin with one that is not shown.
+        first_key = next((number for number, (is_key, *_) in enumerate(packets) if is_key), 0)
+        shown = [stamps for _, is_discard, stamps in packets[first_key:] if not is_discard]
+        stamps = list(_in_presentation_order(shown)) or [None]
         clock = Clock(1 / self.frame_rate)
         times, new_scenes = map(np.array, zip(*map(clock.tick, stamps), strict=True))
         if last < stated - max(1.0, 0.02 * stated) and not new_scenes[1:].any():
@@ -154,9 +154,9 @@ def _has_timestamps(container):
 
 
 def _in_presentation_order(packets):
-    """Yield the timestamps of packets (is_keyframe, pts, dts), which come in decoding order, as frames are shown."""
+    """Yield the timestamps of packets (pts, dts), which come in decoding order, as frames are shown."""
     pending, last_pts, last_dts = [], None, None
-    for _, pts, dts in packets:
+    for pts, dts in packets:
         jumps = pts is None or (last_pts is not None and abs(pts - last_pts) > LONGEST_PAUSE)
         if jumps or (dts is not None and last_dts is not None and dts < last_dts):
             yield from sorted(pending)
