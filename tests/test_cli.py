@@ -37,6 +37,7 @@ def outcome(monkeypatch, capsys, error, *arguments):
         (InputError("a.jpg is bad."), 1, "a.jpg is bad."),
         (PermissionError(13, "Permission denied", "a/b"), 1, "a/b: Permission denied"),
         (FileNotFoundError(2, "No such file or directory", "c"), 1, "c: No such file"),
+        (OSError(28, "No space left on device"), 1, "No space left on device: free some space"),
         (MemoryError(), 1, "not enough memory"),
         (RuntimeError("RESOURCE_EXHAUSTED: OOM when allocating"), 1, "not enough memory"),
         (KeyboardInterrupt(), 1, "stopped"),

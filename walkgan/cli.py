@@ -3,6 +3,7 @@
 Imports nothing heavy: `--help` answers at once.
 """
 
+import errno
 import os
 import re
 import sys
@@ -85,6 +86,8 @@ def _message(error):
         return f"{error.filename}: {error.strerror}. Choose another path, or make this one usable."
     if isinstance(error, OSError) and error.filename and error.errno:
         return f"{error.filename}: {error.strerror} (--debug shows where)."
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # of a file that was open: it has no name
+        return f"{error.strerror}: free some space and try again; what was saved is intact."
     return None
 
 
