@@ -71,8 +71,9 @@ def refuse(script, *arguments, cwd, expect=2):
         patch.setattr(sys, "argv", [script, *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             run_script(module.main, module.SETTINGS, "")
-    assert ended.value.code == expect, printed.getvalue()
-    return printed.getvalue()
+    output = printed.getvalue()
+    assert ended.value.code == expect and "Traceback" not in output, output
+    return output
 
 
 def moving_frames(count, height=64, width=128):

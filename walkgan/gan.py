@@ -208,7 +208,7 @@ class GAN(keras.Model):
         self.step.assign(self.step + 1)
 
     def save_own_variables(self, store):
-        """Keep step, gamma, random state and whether fakes were diverse with the weights of a checkpoint."""
+        """Keep both steps, gamma, random state and whether fakes were diverse with the weights of a checkpoint."""
         for name, variable in (("step", self.step), ("growth_step", self.growth_step), ("penalty", self.gamma)):
             store[name] = ops.convert_to_numpy(variable)
         store["random"] = ops.convert_to_numpy(self.random.state)
