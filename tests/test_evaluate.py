@@ -8,7 +8,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from conftest import TINY, moving_frames, refuse, run, write_frames
+from conftest import TINY, call, moving_frames, refuse, run, write_frames
 
 from models import build_generator
 from walkgan.dataset import Timeline, list_frames, read_timeline
@@ -104,7 +104,7 @@ def test_frames_that_training_leaves_out_are_left_out(trained, network, many_fra
     write_frames(tmp_path / "frames", np.zeros((1, 8, 16, 3), "uint8"))
     (tmp_path / "frames/000001.png").write_bytes(b"damaged")
     arguments = ("--generator", trained[0], "--frames", tmp_path / "frames", "--features", network)
-    assert "2 of" in run("evaluate_unconditional_gan.py", *arguments, cwd=tmp_path)
+    assert "2 of" in call(SCRIPT, *arguments, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["fixed size", "grey", "channels first", "two outputs", "NaN"])

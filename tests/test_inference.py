@@ -10,7 +10,7 @@ import imageio_ffmpeg
 import keras
 import numpy as np
 import pytest
-from conftest import KERAS2, TINY, refuse, run
+from conftest import KERAS2, TINY, call, refuse, run
 
 from walkgan.generators import load_generator, steps_per_second
 from walkgan.images import read_frame, to_uint8, write_frame
@@ -40,7 +40,7 @@ def test_plot_is_a_grid_of_the_seeds_pixel_by_pixel(output):
 
 def test_one_file_per_seed_and_the_same_image_for_the_same_seed(output, trained, tmp_path):
     assert sorted(path.name for path in (output / "frames").iterdir()) == [f"{seed:06}.png" for seed in range(16)]
-    run(SCRIPT, "--generator", trained[0], "--seed", 5, "--count", 1, "--walk-seconds", 0, cwd=tmp_path)
+    call(SCRIPT, "--generator", trained[0], "--seed", 5, "--count", 1, "--walk-seconds", 0, cwd=tmp_path)
     assert (read_frame(tmp_path / "output/frames/000005.png") == read_frame(output / "frames/000005.png")).all()
     assert (read_frame(output / "frames/000004.png") != read_frame(output / "frames/000005.png")).any()
     assert not (tmp_path / "output/walk.mp4").exists()
@@ -79,8 +79,8 @@ def walker(tmp_path_factory, frames_dir):
 
 def test_a_generator_that_learned_motion_walks_at_its_own_rate(walker, tmp_path):
     arguments = (SCRIPT, "--generator", walker, "--walk-seconds", 2, "--walks", 2, "--seed", 3)
-    run(*arguments, cwd=tmp_path)
-    run(SCRIPT, "--generator", walker / "generator.keras", "--speed", 0.5, "--output", "slow", cwd=tmp_path)
+    call(*arguments, cwd=tmp_path)
+    call(SCRIPT, "--generator", walker / "generator.keras", "--speed", 0.5, "--output", "slow", cwd=tmp_path)
     videos = {}
     for name in ("output/walk.mp4", "output/walks.mp4", "slow/walk.mp4"):
         capture = cv2.VideoCapture(str(tmp_path / name))
@@ -95,7 +95,7 @@ def test_a_generator_that_learned_motion_walks_at_its_own_rate(walker, tmp_path)
     latents = [rotated_latent(latent_from_seed(8, 4), 4 * k * steps) for k in range(12)]
     expected = to_uint8(generator.predict(np.stack(latents), verbose=0))
     assert np.abs(strip[16:].astype(int) - np.concatenate(list(expected), 1)).max() <= 1
-    run(
+    call(
         SCRIPT, "--generator", walker, "--walk-seconds", 2, "--walks", 2, "--seed", 3, "--output", "again", cwd=tmp_path
     )
     assert (tmp_path / "again/walk.mp4").read_bytes() == (tmp_path / "output/walk.mp4").read_bytes()
@@ -114,7 +114,7 @@ def test_a_learned_walk_rotates_step_by_step_for_hours():
 
 
 def test_truncation_1_changes_nothing_and_0_gives_the_mean(trained, tmp_path):
-    run(SCRIPT, "--generator", trained[0], "--truncation", 0, "--count", 2, "--walk-seconds", 0, cwd=tmp_path)
+    call(SCRIPT, "--generator", trained[0], "--truncation", 0, "--count", 2, "--walk-seconds", 0, cwd=tmp_path)
     frames = [read_frame(tmp_path / "output/frames" / f"{seed:06}.png") for seed in range(2)]
     assert (frames[0] == frames[1]).all()
 
@@ -128,7 +128,7 @@ def test_an_image_is_projected_and_a_walk_starts_from_it(walker, trained, tmp_pa
     image = to_uint8(generator.predict(latent_from_seed(8, 123)[None], verbose=0))[0]
     assert image.std() > 5
     write_frame(tmp_path / "image.png", image)
-    run(SCRIPT, "--generator", "vivid.keras", "--project", "image.png", "--walk-seconds", 0.2, cwd=tmp_path)
+    call(SCRIPT, "--generator", "vivid.keras", "--project", "image.png", "--walk-seconds", 0.2, cwd=tmp_path)
     shown, found = np.split(read_frame(tmp_path / "output/projected.png").astype(int), 2, 1)
     np.testing.assert_array_equal(shown, image)
     others = to_uint8(generator.predict(np.stack([latent_from_seed(8, seed) for seed in range(16)]), verbose=0)).astype(
@@ -138,18 +138,8 @@ def test_an_image_is_projected_and_a_walk_starts_from_it(walker, trained, tmp_pa
     first = cv2.VideoCapture(str(tmp_path / "output/walk.mp4")).read()[1][..., ::-1]
     assert np.abs(first - found).mean() < np.abs(first - others[0]).mean()  # the walk of the seed would begin there
     before = read_frame(tmp_path / "output/projected.png")
-    run(
-        SCRIPT,
-        "--generator",
-        "vivid.keras",
-        "--project",
-        "image.png",
-        "--walk-seconds",
-        0,
-        "--truncation",
-        0.1,
-        cwd=tmp_path,
-    )
+    arguments = ("--generator", "vivid.keras", "--project", "image.png", "--walk-seconds", 0, "--truncation", 0.1)
+    call(SCRIPT, *arguments, cwd=tmp_path)
     assert (read_frame(tmp_path / "output/projected.png") == before).all()  # what was found is not scaled
     assert "there is no image none.png" in refuse(SCRIPT, "--project", "none.png", cwd=trained[0].parents[1])
 
@@ -170,11 +160,11 @@ def test_a_full_disk_is_reported_and_leaves_what_was_there(trained, tmp_path, ro
     kept = {path.name for path in (tmp_path / "output").glob("*.*") if path.read_bytes() == b"before"}
     assert kept == {"plot.png", "walk.mp4"} - set(written)
     assert not list((tmp_path / "output").glob(".partial*"))
-    run(SCRIPT, *little, cwd=tmp_path)
+    call(SCRIPT, *little, cwd=tmp_path)
 
 
 def test_third_party_generators(tmp_path):
-    output = run(SCRIPT, "--generator", KERAS2 / "generator.h5", "--walk-seconds", 0.2, cwd=tmp_path)
+    output = call(SCRIPT, "--generator", KERAS2 / "generator.h5", "--walk-seconds", 0.2, cwd=tmp_path)
     assert "generator.h5" in output
     assert read_frame(tmp_path / "output/frames/000000.png").shape == (10, 16, 3)
 
@@ -183,10 +173,10 @@ def test_a_shipped_generator_draws_until_there_is_a_run(trained, tmp_path):
     shipped = tmp_path / "saved_models/city"
     shutil.copytree(trained[0], shipped, ignore=shutil.ignore_patterns("checkpoints"))
     little = ("--rows", 1, "--columns", 1, "--count", 0, "--walk-seconds", 0)
-    assert "models/city/generator.keras" in run(SCRIPT, *little, cwd=tmp_path)
+    assert "models/city/generator.keras" in call(SCRIPT, *little, cwd=tmp_path)
     assert "train one first" in refuse("train_unconditional_gan.py", "--resume", cwd=tmp_path)
     shutil.copytree(trained[0], tmp_path / "saved_models/0001-shuffled")
-    assert "0001-shuffled" in run(SCRIPT, *little, cwd=tmp_path)
+    assert "0001-shuffled" in call(SCRIPT, *little, cwd=tmp_path)
 
 
 def test_bad_generators_and_settings_are_reported(trained, tmp_path):
@@ -202,7 +192,7 @@ def test_bad_generators_and_settings_are_reported(trained, tmp_path):
 
 def test_an_output_folder_may_have_a_colon(trained, tmp_path):
     few = ("--generator", trained[0], "--rows", 1, "--columns", 1, "--count", 1, "--walk-seconds", 0.2)
-    run(SCRIPT, *few, "--output", "a:b", cwd=tmp_path)
+    call(SCRIPT, *few, "--output", "a:b", cwd=tmp_path)
     assert cv2.VideoCapture(str(tmp_path / "a:b/walk.mp4")).read()[0]
 
 
@@ -210,11 +200,11 @@ def test_results_of_two_generators_never_mix(trained, tmp_path):
     few = ("--rows", 1, "--columns", 1, "--walk-seconds", 0)
     (tmp_path / "output").mkdir()
     (tmp_path / "output/strip.png").touch()  # of an earlier run with walks
-    run(SCRIPT, *few, "--generator", trained[0], "--count", 3, cwd=tmp_path)
-    run(SCRIPT, *few, "--generator", trained[0], "--count", 1, "--seed", 7, cwd=tmp_path)
+    call(SCRIPT, *few, "--generator", trained[0], "--count", 3, cwd=tmp_path)
+    call(SCRIPT, *few, "--generator", trained[0], "--count", 1, "--seed", 7, cwd=tmp_path)
     frames = tmp_path / "output/frames"
     assert [path.name for path in sorted(frames.glob("*.png"))] == [f"{seed:06}.png" for seed in (0, 1, 2, 7)]
     assert not (tmp_path / "output/strip.png").exists()
     (frames / "mine.png").touch()
-    run(SCRIPT, *few, "--generator", KERAS2 / "generator.h5", "--count", 1, cwd=tmp_path)
+    call(SCRIPT, *few, "--generator", KERAS2 / "generator.h5", "--count", 1, cwd=tmp_path)
     assert [path.name for path in sorted(frames.glob("*.png"))] == ["000000.png", "mine.png"]
