@@ -1,4 +1,4 @@
-"""Checkpoints: how many are kept, what a full disk leaves, divergences and the roll-back."""
+"""Checkpoints: how many are kept, what a full disk leaves, divergences and the rollback."""
 
 import shutil
 from types import SimpleNamespace

@@ -103,16 +103,15 @@ class EpochTensorBoard(TensorBoard):
 
 
 class PeriodicEvaluation(Callback):
-    """Scores the averaged generator every few epochs, beside its losses, and keeps the generator that scored best.
+    """Scores the averaged generator every few epochs and at the end, and keeps the generator that scored best.
 
     The best is that of the lowest KID, or without a feature network of the lowest sliced Wasserstein distance.
     """
 
-    def __init__(self, run_dir, settings, paths, network, rows, pace):
+    def __init__(self, run_dir, settings, paths, network, rows, pace, stop):
         super().__init__()
         self.path, self.every, self.network = run_dir / "best_generator.keras", settings.evaluate_every, network
-        self.pace = pace
-        self.last_epoch = settings.epochs
+        self.last_epoch, self.pace, self.stop = settings.epochs, pace, stop
         self.criterion = "kid" if network else "sliced_wasserstein"
         self.best = min((float(row[self.criterion]) for row in rows if row[self.criterion]), default=math.inf)
         self.real = read_evenly_spaced(paths, NUM_SCORED)
@@ -121,7 +120,7 @@ class PeriodicEvaluation(Callback):
         self.latents = rng.standard_normal((len(self.real), settings.latent_dim), "float32")
 
     def on_epoch_end(self, epoch, logs=None):
-        if (epoch + 1) % self.every and epoch + 1 < self.last_epoch:
+        if (epoch + 1) % self.every and epoch + 1 < self.last_epoch and not self.stop.out_of_time:
             return
         fakes = generate(self.model, self.latents)
         if self.network:
@@ -164,7 +163,7 @@ class GracefulStop(Callback):
     def __init__(self, minutes):
         super().__init__()
         self.deadline = time.monotonic() + 60 * (minutes or math.inf)
-        self.requested, self.agreed, self.reason, self.error = False, False, "", None
+        self.requested, self.agreed, self.out_of_time, self.reason, self.error = False, False, False, "", None
 
     def stop_on_read_error(self, batches):
         """Yield batches; where a frame can no longer be read, request the stop and repeat the last batch."""
@@ -181,7 +180,7 @@ class GracefulStop(Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if time.monotonic() > self.deadline:
-            self.requested, self.reason = True, "time limit reached, stopped"
+            self.requested, self.out_of_time, self.reason = True, True, "time limit reached, stopped"
         if any_process(self.requested, batch):
             self.agreed = self.model.stop_training = True
 

@@ -56,7 +56,7 @@ class GAN(keras.Model):
         self.random = keras.random.SeedGenerator(seed)
         counter = {"initializer": "zeros", "dtype": "int32", "trainable": False, "aggregation": "only_first_replica"}
         self.step, self.growth_step = (self.add_weight(**counter, name=name) for name in ("step", "growth_step"))
-        # A variable, so that a roll-back can change it while the training runs.
+        # A variable, so that a rollback can change it while the training runs.
         constant = keras.initializers.Constant(gamma)
         self.gamma = self.add_weight(shape=(), initializer=constant, trainable=False, name="gamma")
         names = ["d_loss", "g_loss", *(["feature_d_loss", "feature_g_loss"] if self.feature_discriminators else [])]

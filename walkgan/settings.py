@@ -37,8 +37,8 @@ class TrainingSettings:
     latent_dim: int = 128
     """Size of a latent vector."""
     width: int = 16
-    """Channels at half the frame's size, in both networks; the smallest layer has four times as many, the generator's
-    last one half as many."""
+    """Width of the networks, not of the frames: channels of the layers at half the frame's size; the smallest layers
+    have four times as many, the generator's last one half as many."""
     loss: Literal["non-saturating", "hinge", "least-squares", "wasserstein-gp", "relativistic"] = "relativistic"
     """Adversarial loss, see walkgan/losses.py; the feature discriminators always use hinge."""
     augment: tuple[Literal["colour", "translation", "cutout"], ...] = ("translation",)
@@ -78,7 +78,8 @@ class TrainingSettings:
     sample_every: int = 5
     """Write a grid of samples, always of the same latents, every N epochs, and check for divergence."""
     evaluate_every: int = 25
-    """Score the generator every N epochs and at the end, into metrics.csv, and keep the best one."""
+    """Score the generator every N epochs, and at the end of the epochs or minutes, into metrics.csv, and keep the best
+    one."""
     features: Path | None = Path("lite2")
     """Network for KID: `lite2`, `InceptionV3` (96 MB, downloaded once), a Keras file, or None."""
     checkpoint_minutes: float = 5.0

@@ -95,11 +95,11 @@ def run_training(run_dir, settings, gan, paths, info, timeline, network):
     samples = SampleGrid(run_dir, settings, paths)
     pace = Pace(paths, timeline, settings.seed)
     checkpoints = Checkpoints(run_dir, settings, samples, pace)
-    evaluation = PeriodicEvaluation(run_dir, settings, paths, network, log.rows, pace)
+    evaluation = PeriodicEvaluation(run_dir, settings, paths, network, log.rows, pace, stop)
     board = [EpochTensorBoard(run_dir / "logs", write_graph=False)] if find_spec("tensorflow") else []
     if gan.steps == 0:
         checkpoints.save(gan)  # the first to roll back to
-    # In this order: a roll-back comes before the scores, which log and TensorBoard then write.
+    # In this order: a rollback comes before the scores, which log and TensorBoard then write.
     callbacks = [progress, checkpoints, evaluation, log, *board, samples, stop]
 
     def next_batches(shape):
