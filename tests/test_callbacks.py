@@ -77,6 +77,9 @@ def test_scores_are_logged_and_the_best_generator_kept(tmp_path, frames_dir, tra
     (run_dir / "metrics.csv").write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
     run(SCRIPT, "--resume", "--epochs", 8, cwd=tmp_path)
     assert (run_dir / "best_generator.keras").read_bytes() == best
+    # The scores of one network say nothing about those of another.
+    run(SCRIPT, "--resume", "--epochs", 9, "--features", "None", cwd=tmp_path)
+    assert (run_dir / "best_generator.keras").read_bytes() != best
     # Stopped by its minutes within the first epoch, and scored all the same; by the default network.
     run(SCRIPT, "--frames", frames_dir, *TINY, "--minutes", 1e-6, "--features", "lite2", cwd=tmp_path)
     assert read_metrics(tmp_path / "saved_models/0002-shuffled")[-1]["kid"] > 100
@@ -106,6 +109,26 @@ def test_a_locked_metrics_file_does_not_end_the_training(tmp_path, monkeypatch):
     assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3]
 
 
+def test_metrics_of_a_million_steps(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,step,d_loss\n1,1e+06,0.5\n")  # as older versions wrote them
+    log = CSVLog(tmp_path / "metrics.csv", 1_000_002, 500_001, TrainingSettings())
+    log_epochs(log, 1)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1e6, 1_000_003]
+    CSVLog(tmp_path / "metrics.csv", 1_000_002, 500_001, TrainingSettings())
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1e6]
+
+
+def test_feature_losses_are_left_empty_where_there_are_none(tmp_path):
+    log = CSVLog(tmp_path / "metrics.csv", 0, 1, TrainingSettings())
+    for loss in (0.0, 0.5):
+        log.on_epoch_begin(0)
+        log.on_train_batch_end(0)
+        log.on_epoch_end(0, {"d_loss": 0.0, "feature_d_loss": loss})
+    rows = read_metrics(tmp_path)
+    assert np.isnan(rows[0]["feature_d_loss"]) and rows[1]["feature_d_loss"] == 0.5
+    assert [row["d_loss"] for row in rows] == [0, 0]
+
+
 def test_metrics_of_older_versions_are_kept(tmp_path):
     (tmp_path / "metrics.csv").write_text("epoch,step,d_loss,g_loss,spread\n1,3,0.5,0.25,0.75\n2,6,0.5,0.25,0.5\n")
     CSVLog(tmp_path / "metrics.csv", 3, 3, TrainingSettings())
@@ -133,3 +156,12 @@ def test_a_second_ctrl_c_stops_at_once():
         assert stop.requested and not stop.agreed
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_after_the_time_limit_does_not_stop_the_saving():
+    stop = GracefulStop(1e-9)
+    stop.set_model(SimpleNamespace(stop_training=False))
+    stop.on_train_batch_end(0)
+    assert stop.agreed and stop.out_of_time
+    with stop.on_signals():
+        signal.raise_signal(signal.SIGINT)

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from conftest import TINY, read_metrics, refuse, run, write_frames
+from conftest import TINY, moving_frames, read_metrics, refuse, run, write_frames
 
 from walkgan.callbacks import SampleGrid
 from walkgan.checkpoints import Checkpoints, load_newest_checkpoint
+from walkgan.dataset import list_frames
 from walkgan.errors import InputError
 from walkgan.gan_builder import build_gan
 from walkgan.generators import generate, load_generator
@@ -99,6 +100,32 @@ def test_divergence_is_rolled_back_and_the_training_finishes(tmp_path, monkeypat
     assert all(np.isfinite(weight).all() for weight in gan.get_weights())
     assert diversity(fakes, np.broadcast_to(colours, (12, 16, 32, 3))) > 0.2
     assert read_metrics(run_dir)[-1]["step"] == 180 and np.isfinite(read_metrics(run_dir)[-1]["d_loss"])
+
+
+@pytest.mark.parametrize("saved_after_growth", [False, True])
+def test_rolled_back_to_before_a_growth_the_size_begins_again(tmp_path, saved_after_growth):
+    (tmp_path / "frames").mkdir()
+    write_frames(tmp_path / "frames", moving_frames(12, 16, 32))
+    settings = TrainingSettings(batch_size=2, latent_dim=8, width=4)
+    gan = build_gan(settings, (16, 32, 3))
+    samples = SampleGrid(tmp_path, settings, list_frames(tmp_path / "frames"))
+    checkpoints = Checkpoints(tmp_path, settings, samples, Pace([], None, 0))
+
+    def train_until(step):
+        gan.step.assign(step)
+        gan.optimizer.iterations.assign(step)
+
+    train_until(4)
+    checkpoints.save(gan)
+    gan.begin_size()
+    train_until(6)
+    if saved_after_growth:
+        checkpoints.save(gan)
+    train_until(8)
+    checkpoints.roll_back(gan, "test")
+    assert gan.steps == 8
+    assert int(gan.growth_step) == (4 if saved_after_growth else 8)
+    assert int(gan.optimizer.iterations) == (6 if saved_after_growth else 0)
 
 
 def test_a_dark_video_is_no_divergence(tmp_path):

@@ -4,9 +4,10 @@ import signal
 import socket
 import time
 
+import keras
 import numpy as np
 import pytest
-from conftest import TINY, checkpoint_weights, refuse, run, start
+from conftest import TINY, checkpoint_weights, moving_frames, read_metrics, refuse, run, start, write_frames
 
 from walkgan import distribution
 
@@ -20,9 +21,18 @@ tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU"
 """
 
 
+def save_network(path):
+    """Save a small network that can score."""
+    pixels = keras.Input((16, 32, 3))
+    keras.Model(pixels, keras.layers.AveragePooling2D(4)(pixels)).save(path)
+
+
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_two_devices_train_like_one(tmp_path, frames_dir, backend):
+def test_two_devices_train_like_one(tmp_path, backend):
     pytest.importorskip(backend)
+    (tmp_path / "frames").mkdir()
+    write_frames(tmp_path / "frames", moving_frames(11, 16, 32))  # of which two devices cannot score a half each
+    save_network(tmp_path / "network.keras")
     environment = {"KERAS_BACKEND": backend, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     if backend == "tensorflow":
         (tmp_path / "sitecustomize.py").write_text(TWO_PROCESSORS)  # which Python runs first
@@ -30,7 +40,7 @@ def test_two_devices_train_like_one(tmp_path, frames_dir, backend):
     # No random numbers within a step, of which two devices draw twice as many, and no nearest frame, which
     # a device seeks in its own part of the batch.
     no_chance = ("--augment", "--gamma", 0, "--thumbnail-weight", 0)
-    arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 2, *no_chance)
+    arguments = (SCRIPT, "--frames", "frames", *TINY, "--features", "network.keras", "--epochs", 2, *no_chance)
     for devices in (1, 2):
         run(*arguments, "--devices", devices, "--name", f"on-{devices}", cwd=tmp_path, env=environment)
     one, two = (checkpoint_weights(tmp_path / f"saved_models/000{devices}-on-{devices}") for devices in (1, 2))
@@ -39,14 +49,16 @@ def test_two_devices_train_like_one(tmp_path, frames_dir, backend):
         # Adam's first steps make much of the last digits where a gradient is next to nothing.
         near = np.isclose(one[name], two[name], rtol=1e-3, atol=1e-4)
         assert near.mean() > 0.98, name
+    one, two = (read_metrics(tmp_path / f"saved_models/000{devices}-on-{devices}")[-1]["kid"] for devices in (1, 2))
+    np.testing.assert_allclose(one, two, rtol=0.01)
     run(SCRIPT, "--resume", "--epochs", 3, cwd=tmp_path, env=environment)
-    run(SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 1, "--devices", 2, cwd=tmp_path, env=environment)
+    run(SCRIPT, "--frames", "frames", *TINY, "--epochs", 1, "--devices", 2, cwd=tmp_path, env=environment)
 
 
 def test_numbers_of_devices_that_cannot_be(tmp_path, frames_dir):
     arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--devices")
     assert "cannot be divided" in refuse(*arguments, 3, cwd=tmp_path)
-    assert "tensorflow finds 1" in refuse(*arguments, 4, cwd=tmp_path)
+    assert "tensorflow finds 1" in refuse(*arguments, 2, cwd=tmp_path)
 
 
 def test_two_hosts_train_like_one_and_stop_together(tmp_path, frames_dir):
@@ -66,7 +78,9 @@ def test_two_hosts_train_like_one_and_stop_together(tmp_path, frames_dir):
             for number in (0, 1)
         ]  # fmt: skip
 
+    save_network(tmp_path / "network.keras")
     arguments = ("--frames", frames_dir, *TINY, "--no-grow", "--epochs", 2, "--augment", "--gamma", 0)
+    arguments += ("--features", tmp_path / "network.keras")
     run(SCRIPT, *arguments, cwd=tmp_path, env=environment)
     for process in on_both(*arguments, "--devices", 2):
         output = "".join(process.communicate(timeout=600))
@@ -76,7 +90,10 @@ def test_two_hosts_train_like_one_and_stop_together(tmp_path, frames_dir):
         two = checkpoint_weights(tmp_path / f"host-{number}/0001-shuffled")
         for name in one:
             assert np.isclose(one[name], two[name], rtol=1e-3, atol=1e-4).mean() > 0.98, name
-    for process in on_both(*arguments, "--devices", 4):
+        folders = ("saved_models/0001-shuffled", f"host-{number}/0001-shuffled")
+        kid = [read_metrics(tmp_path / folder)[-1]["kid"] for folder in folders]
+        np.testing.assert_allclose(*kid, rtol=0.01)
+    for process in on_both(*arguments, "--devices", 1):
         assert "--devices must be 2" in "".join(process.communicate(timeout=600))
         assert process.returncode == 2
 

@@ -64,6 +64,8 @@ def test_walk_is_smooth_never_repeats_and_stays_on_the_sphere():
     np.testing.assert_allclose(path[60], latent_from_seed(64, 3, 1), atol=1e-5)
     np.testing.assert_allclose(path[0], latent_from_seed(64, 3), atol=1e-5)
     assert np.isfinite(slerp_latent(latent_from_seed(1, 0), 0, 0.5)).all()
+    with np.errstate(all="raise"):
+        assert (slerp_latent(np.zeros(64, "float32"), 3, 0.5, truncation=0) == 0).all()
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -22,13 +23,14 @@ from conftest import (
 
 from walkgan import synthetic_walk
 from walkgan.dataset import list_frames
+from walkgan.gan_builder import build_gan
 from walkgan.generators import load_generator
 from walkgan.images import crop_and_resize, read_frame, to_uint8
 from walkgan.latents import latent_from_seed, rotated_latent
 from walkgan.motion_metrics import motion
-from walkgan.run_folder import load_run_info
+from walkgan.run_folder import load_run_info, load_settings
 from walkgan.settings import TrainingSettings
-from walkgan.training import growth_schedule
+from walkgan.training import growth_schedule, warm_start
 
 SCRIPT = "train_unconditional_gan.py"
 pytestmark = pytest.mark.slow
@@ -86,11 +88,11 @@ def test_warm_start_on_frames_of_the_same_and_twice_the_size(tmp_path, trained):
     for name, side in (("small", 128), ("large", 256), ("other", 192)):
         (tmp_path / name).mkdir()
         write_frames(tmp_path / name, moving_frames(6, side, side), ".jpg")
-    run(SCRIPT, "--frames", "small", *TINY, "--epochs", 1, cwd=tmp_path)
+    run(SCRIPT, "--frames", "small", *TINY, "--epochs", 1, "--learning-rate", 0.02, cwd=tmp_path)
     runs = tmp_path / "saved_models"
     arguments = (SCRIPT, "--frames", "large", *TINY, "--epochs", 1, "--start-from", runs / "0001-shuffled")
     run(*arguments, "--learning-rate", 1e-9, "--seed", 5, "--feature-weight", 0, cwd=tmp_path)
-    run(*arguments, "--frames", "small", "--learning-rate", 1e-9, "--seed", 5, cwd=tmp_path)
+    run(*arguments, "--frames", "small", "--learning-rate", 1e-9, cwd=tmp_path)
     for number, side in ((2, 256), (3, 128)):
         assert load_run_info(runs / f"000{number}-shuffled")["growth"] == [[0, [side, side, 3]]]
         names = ("feature_discriminator.keras", "feature_discriminator_of_crops.keras") if side == 128 else ()
@@ -98,10 +100,16 @@ def test_warm_start_on_frames_of_the_same_and_twice_the_size(tmp_path, trained):
             files = [runs / name / network for name in ("0001-shuffled", f"000{number}-shuffled")]
             before, after = map(keras.models.load_model, files)
             for layer in before.layers:
-                if hasattr(layer, "kernel"):  # of another seed they are 0.02 apart
+                if hasattr(layer, "kernel"):  # untrained they are 0.02 apart
                     np.testing.assert_allclose(after.get_layer(layer.name).kernel, layer.kernel, atol=2e-3)
             if (number, network) == (2, "generator.keras"):  # it starts with the enlarged picture
                 assert np.abs(after.get_layer("to_rgb_6").kernel).max() < 1e-6
+    other_features = replace(load_settings(runs / "0001-shuffled"), seed=5)
+    gan = build_gan(other_features, (128, 128, 3))
+    warm_start(runs / "0001-shuffled", gan, other_features)
+    for network, same in (("discriminator", True), ("feature_discriminator", False)):
+        before = keras.models.load_model(runs / f"0001-shuffled/{network}.keras").trainable_variables[0]
+        assert np.allclose(gan.saved_networks[network].trainable_variables[0], before) == same
     run(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
     (runs / "0003-shuffled/discriminator.keras").unlink()
     shortened = (SCRIPT, "--frames", "small", *TINY, "--start-from", runs / "0003-shuffled")
@@ -134,7 +142,7 @@ def test_half_precision_saves_a_float32_generator(tmp_path, frames_dir, precisio
     run(SCRIPT, "--resume", "--epochs", 5, cwd=tmp_path)
 
 
-def test_growth_schedule():
+def test_growth_schedule(tmp_path):
     settings = TrainingSettings(epochs=500)
     sizes = [(40, 80, 3), (80, 160, 3), (160, 320, 3)]
     assert growth_schedule(settings, (160, 320, 3), 336) == list(zip([0, 125, 250], sizes, strict=True))
@@ -145,6 +153,10 @@ def test_growth_schedule():
     assert growth_schedule(windows, (160, 320, 3), 336) == list(zip([0, 30, 40], sizes, strict=True))
     assert growth_schedule(with_features, (40, 80, 3), 336)[1][0] == 125  # too small for features
     assert growth_schedule(TrainingSettings(grow=False), (160, 320, 3), 336) == [(0, (160, 320, 3))]
+    (tmp_path / "settings.json").write_text('{"settings": {}, "frame_shape": [40, 80, 3]}')
+    warm = TrainingSettings(start_from=tmp_path)
+    assert [shape for _, shape in growth_schedule(warm, (160, 320, 3), 336)] == sizes[1:]
+    assert growth_schedule(replace(warm, grow=False), (160, 320, 3), 336) == [(0, (160, 320, 3))]
 
 
 @pytest.fixture(scope="module")

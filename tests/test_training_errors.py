@@ -7,7 +7,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-from conftest import TINY, checkpoint_weights, read_metrics, refuse, run, start
+from conftest import TINY, checkpoint_weights, read_metrics, refuse, run, start, write_frames
 
 from walkgan.images import write_frame
 from walkgan.run_folder import load_run_info
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
         ("--thumbnail-weight", "-1"), ("--name", "a/b"), ("--keep-checkpoints", "0"), ("--run", "0001"),
         ("--epochs", "many"),
         ("--seed", "-1"), ("--seed", str(2**32)), ("--window", "0"), ("--window", "3", "--latent-dim", "7"),
+        ("--batch-size", "8", "--devices", "8"),
     ],
 )  # fmt: skip
 def test_bad_settings_are_reported_before_anything_is_written(tmp_path, frames_dir, arguments):
@@ -49,6 +50,9 @@ def test_frames_that_cannot_be_trained_on(tmp_path, frames_dir):
         (tmp_path / "small").mkdir(exist_ok=True)
         write_frame(tmp_path / "small" / f"{number}.png", np.zeros((7, 32, 3), "uint8"))
     assert "7x32" in refuse(SCRIPT, "--frames", "small", cwd=tmp_path)
+    (tmp_path / "tiny").mkdir()
+    write_frames(tmp_path / "tiny", np.zeros((20, 8, 8, 3), "uint8"))
+    assert "12 pixels" in refuse("train_unconditional_gan_big.py", "--frames", "tiny", cwd=tmp_path)
     shutil.copytree(frames_dir, tmp_path / "bad")
     for number in range(1, 6):
         (tmp_path / f"bad/{number:06}.jpg").write_text("not an image")

@@ -62,7 +62,7 @@ class CSVLog(Callback):
         super().__init__()
         self.path, self.step = path, first_step
         self.steps_per_epoch, self.frames_per_step = steps_per_epoch, settings.batch_size * settings.window
-        self.rows = [row for row in self._read() if int(row["step"]) <= first_step]
+        self.rows = [row for row in self._read() if float(row["step"]) <= first_step]
         self.waiting = []  # rows that are not yet written
         with atomic_write(path) as partial, open(partial, "w", newline="") as file:
             lines = [[row.get(name, "") for name in self.COLUMNS] for row in self.rows]
@@ -77,8 +77,10 @@ class CSVLog(Callback):
     def on_epoch_end(self, epoch, logs=None):
         images = (self.step - self.step_before) * self.frames_per_step
         logs["images_per_second"] = images / (self.epoch_end - self.epoch_start)  # for TensorBoard too
-        row = {"epoch": self.step / self.steps_per_epoch, "step": self.step} | logs
-        self.waiting.append([f"{float(row[name]):.6g}" if name in row else "" for name in self.COLUMNS])
+        # Feature discriminators have losses of 0 where frames are still too small for them.
+        row = {name: f"{float(value):.6g}" for name, value in logs.items() if value or "feature" not in name}
+        row |= {"epoch": f"{self.step / self.steps_per_epoch:.6g}", "step": self.step}
+        self.waiting.append([row.get(name, "") for name in self.COLUMNS])
         try:
             with open(self.path, "a", newline="") as file:
                 csv.writer(file).writerows(self.waiting)
@@ -163,7 +165,8 @@ class GracefulStop(Callback):
     def __init__(self, minutes):
         super().__init__()
         self.deadline = time.monotonic() + 60 * (minutes or math.inf)
-        self.requested, self.agreed, self.out_of_time, self.reason, self.error = False, False, False, "", None
+        self.requested = self.agreed = self.out_of_time = self.signalled = False
+        self.reason, self.error = "", None
 
     def stop_on_read_error(self, batches):
         """Yield batches; where a frame can no longer be read, request the stop and repeat the last batch."""
@@ -195,9 +198,9 @@ class GracefulStop(Callback):
                 signal.signal(signum, handler)
 
     def _request(self, signum, _):
-        if self.requested and signum == signal.SIGINT:
+        if self.signalled and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested, self.reason = True, "interrupted, saved"
+        self.requested, self.signalled, self.reason = True, True, "interrupted, saved"
         tqdm.write(
             "Stopping after this step and saving; press Ctrl-C again to stop at once, losing everything since the "
             "last checkpoint."

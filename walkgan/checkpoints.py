@@ -69,9 +69,12 @@ class Checkpoints(Callback):
 
     def roll_back(self, gan, reason):
         """Load the last checkpoint, stabilise the training, report it and continue."""
-        step = gan.steps
+        step, growth_step = gan.steps, int(gan.growth_step)
         loaded = load_newest_checkpoint(gan, self.run_dir)
+        is_of_a_smaller_size = int(gan.growth_step) != growth_step
         gan.step.assign(step)
+        if is_of_a_smaller_size:
+            gan.begin_size()
         gan.stabilise()
         learning_rate, gamma = map(keras.ops.convert_to_numpy, (gan.optimizer.learning_rate, gan.gamma))
         text = (

@@ -5,7 +5,6 @@ Imports nothing heavy: `--help` answers at once.
 
 import errno
 import os
-import re
 import sys
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -14,13 +13,11 @@ from pathlib import Path
 
 import tyro
 
-from walkgan.errors import InputError, SettingError
+from walkgan.errors import InputError, SettingError, is_out_of_memory
 from walkgan.run_folder import find_run, load_settings
 from walkgan.settings import TrainingSettings, option_name
 
 BACKENDS = "tensorflow", "jax", "torch"
-# As the backends and OpenCV word it.
-OUT_OF_MEMORY = r"out of memory|\bOOM\b|RESOURCE_EXHAUSTED|Insufficient memory|can't allocate memory"
 DEBUG_HELP = "Any script takes --debug, too, which shows the traceback of every error."
 
 
@@ -80,7 +77,7 @@ def _message(error):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "stopped."
-    if isinstance(error, MemoryError) or re.search(OUT_OF_MEMORY, str(error)):
+    if is_out_of_memory(error):
         return "not enough memory: use a smaller --batch-size, a smaller --width or smaller frames."
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError | IsADirectoryError) and error.filename:
         return f"{error.filename}: {error.strerror}. Choose another path, or make this one usable."

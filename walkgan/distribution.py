@@ -110,6 +110,21 @@ def require_equal_on_all_processes(what, value):
         raise SettingError(f"the hosts differ in {what}, which must be the same on all.")
 
 
+def predict(model, inputs, batch_size):
+    """Return what a model computes from inputs (count, ...), a numpy array, in batches; as `predict` of Keras does.
+
+    While JAX trains on several devices, that would need batches which they can share evenly, and on several hosts, all
+    of them to take part. A copy of the weights needs neither.
+    """
+    if keras.distribution.distribution() is None:
+        return model.predict(inputs, batch_size=batch_size, verbose=0)
+    variables = model.trainable_variables, model.non_trainable_variables
+    weights = [[keras.ops.convert_to_numpy(variable) for variable in group] for group in variables]
+    parts = np.split(inputs, range(batch_size, len(inputs), batch_size))
+    outputs = [model.stateless_call(*weights, part, training=False)[0] for part in parts]
+    return np.concatenate([keras.ops.convert_to_numpy(output) for output in outputs])
+
+
 def distribution_scope(num_devices):
     """Return the context to build a GAN in, so that `fit` gives each of num_devices devices its part of every batch.
 

@@ -1,5 +1,10 @@
 """The errors that a user can act on: a script prints their message alone, without a traceback."""
 
+import re
+
+# As the backends and OpenCV word it.
+OUT_OF_MEMORY = r"out of memory|\bOOM\b|RESOURCE_EXHAUSTED|Insufficient memory|can't allocate memory"
+
 
 class SettingError(ValueError):
     """A setting that cannot work. The message says which, why and what to do; the script exits with 2."""
@@ -7,6 +12,11 @@ class SettingError(ValueError):
 
 class InputError(RuntimeError):
     """A file or a URL that cannot be used. The message names it and the remedy; the script exits with 1."""
+
+
+def is_out_of_memory(error):
+    """Return whether an error says that the memory of the computer or of the GPU is full."""
+    return isinstance(error, MemoryError) or bool(re.search(OUT_OF_MEMORY, str(error)))
 
 
 def shorten(error):

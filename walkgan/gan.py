@@ -176,7 +176,7 @@ class GAN(keras.Model):
     def begin_size(self):
         """Set Adam's moments and its count of steps back to zero, and average the generator over few steps again.
 
-        Without it, the layers that a growth adds move nine learning rates in their first step: their moments are zero
+        Without it, the layers that a growth adds move ten learning rates in their first step: their moments are zero
         then, and the correction for that counts the steps of all. And the average would remember them untrained.
         """
         self.growth_step.assign(self.steps)

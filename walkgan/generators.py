@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from walkgan.distribution import is_multi_process
-from walkgan.errors import InputError, shorten
+from walkgan.distribution import predict
+from walkgan.errors import InputError, is_out_of_memory, shorten
 from walkgan.images import to_float, to_uint8
 from walkgan.keras2 import as_keras3
 
@@ -33,6 +33,8 @@ def load_generator(path):
         probe = keras.random.normal((16, latent_dim), seed=0)
         frames = ops.convert_to_numpy(_call(model, probe))
     except Exception as error:  # whatever a third-party file makes Keras raise
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"{path} cannot be loaded as a Keras generator: {shorten(error)}") from error
     if not _is_generator(model):
         raise InputError(
@@ -75,20 +77,12 @@ def steps_per_second(generator):
 
 def predict_frames(generator, latents):
     """Return the frames that a generator generates from latents, as uint8."""
-    return to_uint8(generator.predict(latents, batch_size=NUM_SAMPLES, verbose=0))
+    return to_uint8(predict(generator, latents, NUM_SAMPLES))
 
 
 def generate(gan, latents, averaged=True):
     """Return the frames that the averaged generator, or else the trained one, generates from latents, as uint8."""
-    generator = gan.ema_generator if averaged else gan.generator
-    if not is_multi_process():
-        return predict_frames(generator, latents)
-    # `predict` would need the other hosts to take part; a copy of the weights does not.
-    variables = generator.trainable_variables, generator.non_trainable_variables
-    weights = [[ops.convert_to_numpy(variable) for variable in group] for group in variables]
-    parts = np.split(latents, range(NUM_SAMPLES, len(latents), NUM_SAMPLES))
-    frames = [ops.convert_to_numpy(generator.stateless_call(*weights, part, training=False)[0]) for part in parts]
-    return to_uint8(np.concatenate(frames))
+    return predict_frames(gan.ema_generator if averaged else gan.generator, latents)
 
 
 def project(generator, image, seed):

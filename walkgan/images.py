@@ -33,13 +33,15 @@ def to_grey(frames):
 def read_frame(path):
     """Read one frame: (height, width, 3) uint8 RGB, from a grey or transparent image too.
 
-    Raises InputError, naming the file, when it is no image or missing.
+    Raises InputError, naming the file, when it is no image, missing or cannot be read.
     """
     # Not cv2.imread, which prints warnings of its own and cannot open every path on Windows.
     try:
         content = np.fromfile(path, "uint8")
     except FileNotFoundError:
         raise InputError(f"{path} is missing: put it back, or delete {path.parent} and extract again.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     frame = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB) if content.size else None
     if frame is None:
         raise InputError(

@@ -44,7 +44,7 @@ def slerp_latent(start, seed, position, truncation=1.0):
     first, second = (
         truncation * latent_from_seed(len(start), seed, each) if each else start for each in (index, index + 1)
     )
-    cosine = np.dot(first, second) / (np.linalg.norm(first) * np.linalg.norm(second))
+    cosine = np.dot(first, second) / max(np.linalg.norm(first) * np.linalg.norm(second), 1e-30)  # truncated to 0
     angle = np.arccos(np.clip(cosine, -1, 1))
     if np.sin(angle) < 1e-4:  # latents of size 1 have only the straight line
         return (1 - fraction) * first + fraction * second

@@ -8,6 +8,7 @@ import numpy as np
 from walkgan.images import to_grey
 from walkgan.metrics import laplacian_pyramid, random_patches, sliced_distance
 
+MIN_FLOW_SIDE = 12  # of the longer side of a frame: OpenCV finds no optical flow in smaller ones
 LAGS = 1, 2, 4, 8, 16, 32, 64  # steps, for the similarity of colours
 PATCH_GAPS = 0, 2, 4  # steps after which a patch is seen again
 PATCHES_PER_FRAME, PATCH_DIRECTIONS = 32, 256

@@ -107,6 +107,8 @@ class TrainingSettings:
         _check(self, ("beta_1", "beta_2", "ema_decay"), lambda value: 0 <= value < 1, "at least 0 and below 1")
         if self.batch_size % self.devices:
             raise SettingError(f"--batch-size {self.batch_size} cannot be divided evenly among {self.devices} devices.")
+        if self.batch_size < 2 * self.devices:
+            raise SettingError(f"--batch-size must be at least 2 for each of {self.devices} devices.")
         if self.window > 1 and self.latent_dim % 2:
             raise SettingError(f"--latent-dim must be even with a --window of {self.window}, not {self.latent_dim}.")
         if self.start_from and not self.resume and not (self.start_from / "settings.json").is_file():

@@ -2,7 +2,7 @@
 
 saved_models/0001-shuffled/
     settings.json     the settings, and what the frames were
-    metrics.csv       losses and speed of every epoch, scores of every 25th and the last
+    metrics.csv       losses and speed of every epoch, scores of every 25th and at the end
     logs/             the same for TensorBoard
     samples/          real.png; epoch-0005.png and so on, always of the same latents; latest.png
     checkpoints/      step-00000420.weights.h5: all networks, optimizer, EMA, step
@@ -30,6 +30,7 @@ from walkgan.dataset import batches, fingerprint, list_frames, read_timeline, us
 from walkgan.errors import InputError, SettingError
 from walkgan.files import atomic_write, folder_lock
 from walkgan.gan_builder import build_gan, uses_features
+from walkgan.motion_metrics import MIN_FLOW_SIDE
 from walkgan.pace import Pace
 from walkgan.run_folder import (
     find_run,
@@ -57,15 +58,12 @@ def train(settings):
     paths, frame_shape = usable_frames(list_frames(settings.frames))
     if settings.batch_size > len(paths):
         raise SettingError(f"--batch-size must be at most {len(paths)}, the frames in {settings.frames}.")
+    if settings.window > 1 and max(frame_shape[:2]) < MIN_FLOW_SIDE:
+        raise SettingError(f"motion can be measured in frames of {MIN_FLOW_SIDE} pixels or more: extract larger ones.")
     info = {"frame_shape": list(frame_shape), "frame_count": len(paths), "fingerprint": fingerprint(paths)}
     distribution.initialize_hosts()
     distribution.enable_determinism()
-    # `predict` on several hosts would need all of them to take part: they log no KID.
-    network = (
-        load_network(settings.features, frame_shape)
-        if settings.features and not distribution.is_multi_process()
-        else None
-    )
+    network = load_network(settings.features, frame_shape) if settings.features else None
     timeline = read_timeline(paths) if settings.window > 1 else None
     with distribution.distribution_scope(settings.devices):
         gan = build_gan(settings, frame_shape, 1 / timeline.frame_interval if timeline else None)
@@ -86,6 +84,8 @@ def train(settings):
 
 def run_training(run_dir, settings, gan, paths, info, timeline, network):
     """Train a GAN in the folder of its run, from where that stands to the end of its epochs, or to a stop."""
+    # Scores of another network cannot be compared.
+    comparable = not settings.resume or load_settings(run_dir).features == settings.features
     steps_per_epoch = math.ceil(len(paths) / settings.batch_size)
     last_step = settings.epochs * steps_per_epoch
     growth = start_or_resume(run_dir, settings, gan, info, last_step)
@@ -95,7 +95,7 @@ def run_training(run_dir, settings, gan, paths, info, timeline, network):
     samples = SampleGrid(run_dir, settings, paths)
     pace = Pace(paths, timeline, settings.seed)
     checkpoints = Checkpoints(run_dir, settings, samples, pace)
-    evaluation = PeriodicEvaluation(run_dir, settings, paths, network, log.rows, pace, stop)
+    evaluation = PeriodicEvaluation(run_dir, settings, paths, network, log.rows if comparable else [], pace, stop)
     board = [EpochTensorBoard(run_dir / "logs", write_graph=False)] if find_spec("tensorflow") else []
     if gan.steps == 0:
         checkpoints.save(gan)  # the first to roll back to
@@ -109,8 +109,8 @@ def run_training(run_dir, settings, gan, paths, info, timeline, network):
         for (start, shape), (end, _) in zip(growth, [*growth[1:], (settings.epochs, None)], strict=True):
             epochs = range(start, min(end, settings.epochs))
             fit_size(gan, next_batches, shape, epochs, steps_per_epoch, callbacks, stop)
-    checkpoints.save_or_roll_back(gan)
-    samples.write(gan, "latest")
+        checkpoints.save_or_roll_back(gan)
+        samples.write(gan, "latest")
     report_end(run_dir, settings, gan.steps, steps_per_epoch, stop)
 
 
@@ -158,7 +158,7 @@ def report_end(run_dir, settings, steps, steps_per_epoch, stop):
     command = f"--resume --run {run_dir.name}"
     if settings.runs != Path("saved_models"):
         command = f"--runs {settings.runs} {command}"
-    if stop.error:
+    if stop.error and steps < settings.epochs * steps_per_epoch:  # else it was of a batch read ahead
         raise InputError(f"{stop.error} Everything is saved; then continue with {command}.")
     outcome = stop.reason or ("stopped by another host" if stop.agreed else "finished")
     print(f"{outcome} at epoch {steps / steps_per_epoch:.2f} of {settings.epochs}.")
@@ -168,7 +168,7 @@ def report_end(run_dir, settings, steps, steps_per_epoch, stop):
 
 
 def warm_start(run_dir, gan, settings):
-    """Copy the averaged generator and the discriminators of a finished run, on frames of the same or a smaller size.
+    """Copy the averaged generator and the discriminators of a run, on frames of the same or a smaller size.
 
     Layers that it does not have start as always, adding nothing. Raises SettingError where its networks do not fit,
     InputError where their files cannot be read.
@@ -186,10 +186,11 @@ def warm_start(run_dir, gan, settings):
             "{} was trained on {}x{} frames and cannot start a training on {}x{}: only on the same size, or from "
             "128 pixels on, on twice or four times the size.".format(run_dir, *shape[:2], *frame_shape[:2])
         )
+    same_projector = (source.seed, source.feature_width) == (settings.seed, settings.feature_width)
     for name, network in (gan.saved_networks | {"generator": gan.generator}).items():
         path = run_dir / f"{name}.keras"
-        if name.startswith("feature") and not path.exists():
-            continue  # that run had none, or smaller frames: this network starts as always
+        if name.startswith("feature") and not (path.exists() and same_projector):
+            continue  # that run had none, or they saw other features: this network starts as always
         try:
             copy_weights(keras.models.load_model(path, compile=False), network)
         except (OSError, ValueError, KeyError) as error:
@@ -209,14 +210,14 @@ def copy_weights(source, network):
 def growth_schedule(settings, frame_shape, frame_count):
     """Return (first epoch, frame shape) of each size that is trained, smallest first.
 
-    Each size but the last has a quarter of the epochs, but no more than MAX_IMAGES_PER_SIZE images, or
-    MAX_IMAGES_PER_SIZE_WITH_FEATURES; of the smallest one so many windows, since motion is learned there.
+    Each size but the last has a quarter of the epochs, but no more than MAX_IMAGES_PER_SIZE images, or with feature
+    discriminators MAX_IMAGES_PER_SIZE_WITH_FEATURES: of the smallest size so many windows, to learn motion.
     """
     shapes = list(frame_shapes_by_level(frame_shape).values())
     if settings.start_from:
         num_trained = shapes.index(tuple(load_run_info(settings.start_from)["frame_shape"])) + 1
         shapes = shapes[num_trained:] or shapes[-1:]
-    elif not settings.grow:
+    if not settings.grow:
         shapes = shapes[-1:]
     images = [MAX_IMAGES_PER_SIZE] * len(shapes)
     if uses_features(settings, frame_shape):
