@@ -27,6 +27,16 @@ def save_network(path):
     keras.Model(pixels, keras.layers.AveragePooling2D(4)(pixels)).save(path)
 
 
+def assert_trained_alike(first, second):
+    """Check that two runs have the same checkpoint and score, up to rounding."""
+    one, two = checkpoint_weights(first), checkpoint_weights(second)
+    assert one.keys() == two.keys()
+    for name in one:
+        # Adam's first steps make much of the last digits where a gradient is next to nothing.
+        assert np.isclose(one[name], two[name], rtol=1e-3, atol=1e-4).mean() > 0.98, name
+    np.testing.assert_allclose(*(read_metrics(run_dir)[-1]["kid"] for run_dir in (first, second)), rtol=0.01)
+
+
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_train_like_one(tmp_path, backend):
     pytest.importorskip(backend)
@@ -43,14 +53,7 @@ def test_two_devices_train_like_one(tmp_path, backend):
     arguments = (SCRIPT, "--frames", "frames", *TINY, "--features", "network.keras", "--epochs", 2, *no_chance)
     for devices in (1, 2):
         run(*arguments, "--devices", devices, "--name", f"on-{devices}", cwd=tmp_path, env=environment)
-    one, two = (checkpoint_weights(tmp_path / f"saved_models/000{devices}-on-{devices}") for devices in (1, 2))
-    assert one.keys() == two.keys()
-    for name in one:
-        # Adam's first steps make much of the last digits where a gradient is next to nothing.
-        near = np.isclose(one[name], two[name], rtol=1e-3, atol=1e-4)
-        assert near.mean() > 0.98, name
-    one, two = (read_metrics(tmp_path / f"saved_models/000{devices}-on-{devices}")[-1]["kid"] for devices in (1, 2))
-    np.testing.assert_allclose(one, two, rtol=0.01)
+    assert_trained_alike(tmp_path / "saved_models/0001-on-1", tmp_path / "saved_models/0002-on-2")
     run(SCRIPT, "--resume", "--epochs", 3, cwd=tmp_path, env=environment)
     run(SCRIPT, "--frames", "frames", *TINY, "--epochs", 1, "--devices", 2, cwd=tmp_path, env=environment)
 
@@ -85,14 +88,8 @@ def test_two_hosts_train_like_one_and_stop_together(tmp_path, frames_dir):
     for process in on_both(*arguments, "--devices", 2):
         output = "".join(process.communicate(timeout=600))
         assert process.returncode == 0, output
-    one = checkpoint_weights(tmp_path / "saved_models/0001-shuffled")
     for number in (0, 1):
-        two = checkpoint_weights(tmp_path / f"host-{number}/0001-shuffled")
-        for name in one:
-            assert np.isclose(one[name], two[name], rtol=1e-3, atol=1e-4).mean() > 0.98, name
-        folders = ("saved_models/0001-shuffled", f"host-{number}/0001-shuffled")
-        kid = [read_metrics(tmp_path / folder)[-1]["kid"] for folder in folders]
-        np.testing.assert_allclose(*kid, rtol=0.01)
+        assert_trained_alike(tmp_path / "saved_models/0001-shuffled", tmp_path / f"host-{number}/0001-shuffled")
     for process in on_both(*arguments, "--devices", 1):
         assert "--devices must be 2" in "".join(process.communicate(timeout=600))
         assert process.returncode == 2
