@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from conftest import TINY, moving_frames, read_metrics, run, write_frames
+from conftest import TINY, call, moving_frames, read_metrics, write_frames
 
 from walkgan import callbacks
 from walkgan.callbacks import CSVLog, EpochTensorBoard, GracefulStop, PeriodicEvaluation, SampleGrid
@@ -64,7 +64,7 @@ def test_scores_are_logged_and_the_best_generator_kept(tmp_path, frames_dir, tra
     pixels = keras.Input((16, 32, 3))
     keras.Model(pixels, keras.layers.AveragePooling2D(4)(keras.layers.Rescaling(1 / 255)(pixels))).save(features)
     arguments = (*TINY, "--epochs", 5, "--evaluate-every", 2, "--features", features)
-    run(SCRIPT, "--frames", frames_dir, *arguments, cwd=tmp_path)
+    call(SCRIPT, "--frames", frames_dir, *arguments, cwd=tmp_path)
     run_dir = tmp_path / "saved_models/0001-shuffled"
     for column in ("kid", "sliced_wasserstein", "diversity"):
         assert np.isfinite([row[column] for row in read_metrics(run_dir)]).tolist() == [False, True, False, True, True]
@@ -75,15 +75,15 @@ def test_scores_are_logged_and_the_best_generator_kept(tmp_path, frames_dir, tra
     cells = lines[-1].split(",")
     cells[lines[0].split(",").index("kid")] = "-1000"
     (run_dir / "metrics.csv").write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
-    run(SCRIPT, "--resume", "--epochs", 8, cwd=tmp_path)
+    call(SCRIPT, "--resume", "--epochs", 8, cwd=tmp_path)
     assert (run_dir / "best_generator.keras").read_bytes() == best
     # The scores of one network say nothing about those of another.
-    run(SCRIPT, "--resume", "--epochs", 9, "--features", "None", cwd=tmp_path)
+    call(SCRIPT, "--resume", "--epochs", 9, "--features", "None", cwd=tmp_path)
     assert (run_dir / "best_generator.keras").read_bytes() != best
     # Stopped by its minutes within the first epoch, and scored all the same; by the default network.
-    run(SCRIPT, "--frames", frames_dir, *TINY, "--minutes", 1e-6, "--features", "lite2", cwd=tmp_path)
+    call(SCRIPT, "--frames", frames_dir, *TINY, "--minutes", 1e-6, "--features", "lite2", cwd=tmp_path)
     assert read_metrics(tmp_path / "saved_models/0002-shuffled")[-1]["kid"] > 100
-    assert "cannot be loaded" in run(
+    assert "cannot be loaded" in call(
         SCRIPT, "--frames", frames_dir, *TINY, "--features", frames_dir / "000000.jpg", cwd=tmp_path, expect=1
     )
 

@@ -171,7 +171,7 @@ def small_walk():
 def test_walks_go_the_way_their_video_goes(tmp_path, small_walk, direction):
     (tmp_path / "frames").mkdir()
     write_frames(tmp_path / "frames", small_walk[::direction])
-    arguments = ("--frames", "frames", "--latent-dim", 32, "--width", 8, "--epochs", 120, "--sample-every", 60)
+    arguments = ("--frames", "frames", "--latent-dim", 32, "--width", 8, "--epochs", 100, "--sample-every", 60)
     run("train_unconditional_gan_big.py", *arguments, "--features", "None", cwd=tmp_path)
     generator = load_generator(tmp_path / "saved_models/0001-ordered/generator.keras")
     latents = np.stack([rotated_latent(latent_from_seed(32, seed), step) for seed in range(8) for step in range(40)])
