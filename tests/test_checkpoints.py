@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from conftest import TINY, moving_frames, read_metrics, refuse, run, write_frames
+from conftest import TINY, call, moving_frames, read_metrics, refuse, write_frames
 
 from walkgan.callbacks import SampleGrid
 from walkgan.checkpoints import Checkpoints, load_newest_checkpoint
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 def test_keeps_as_many_checkpoints_as_set(tmp_path, frames_dir):
     arguments = ("--keep-checkpoints", 2, "--checkpoint-minutes", 1e-6, "--epochs", 3)
-    run(SCRIPT, "--frames", frames_dir, *TINY, *arguments, cwd=tmp_path)
+    call(SCRIPT, "--frames", frames_dir, *TINY, *arguments, cwd=tmp_path)
     kept = sorted(path.name for path in (tmp_path / "saved_models/0001-shuffled/checkpoints").iterdir())
     assert kept == ["step-00000008.weights.h5", "step-00000009.weights.h5"]
 
@@ -147,7 +147,7 @@ def test_a_dark_video_is_no_divergence(tmp_path):
 
 def test_a_training_that_must_diverge_ends_with_a_finite_generator(tmp_path, frames_dir):
     arguments = (*TINY, "--epochs", 12, "--learning-rate", 1e30, "--gamma", 0)
-    output = run(SCRIPT, "--frames", frames_dir, *arguments, cwd=tmp_path)
+    output = call(SCRIPT, "--frames", frames_dir, *arguments, cwd=tmp_path)
     run_dir = tmp_path / "saved_models/0001-shuffled"
     assert "Rolled back to step-" in output and "NaN" in (run_dir / "rollbacks.log").read_text()
     assert all(np.isfinite(weight).all() for weight in load_generator(run_dir / "generator.keras").get_weights())

@@ -12,6 +12,7 @@ import pytest
 from conftest import (
     REAL_VIDEOS,
     TINY,
+    call,
     checkpoint_weights,
     moving_frames,
     read_metrics,
@@ -66,7 +67,7 @@ def test_saved_generator_is_the_ema(trained):
 
 def test_runs_are_numbered_and_never_shared(tmp_path, frames_dir, trained):
     shutil.copytree(trained[0].parent, tmp_path / "saved_models")
-    run(SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 1, "--name", "second", cwd=tmp_path)
+    call(SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 1, "--name", "second", cwd=tmp_path)
     assert sorted(path.name for path in (tmp_path / "saved_models").iterdir()) == ["0001-shuffled", "0002-second"]
 
 
@@ -88,11 +89,11 @@ def test_warm_start_on_frames_of_the_same_and_twice_the_size(tmp_path, trained):
     for name, side in (("small", 128), ("large", 256), ("other", 192)):
         (tmp_path / name).mkdir()
         write_frames(tmp_path / name, moving_frames(6, side, side), ".jpg")
-    run(SCRIPT, "--frames", "small", *TINY, "--epochs", 1, "--learning-rate", 0.02, cwd=tmp_path)
+    call(SCRIPT, "--frames", "small", *TINY, "--epochs", 1, "--learning-rate", 0.02, cwd=tmp_path)
     runs = tmp_path / "saved_models"
     arguments = (SCRIPT, "--frames", "large", *TINY, "--epochs", 1, "--start-from", runs / "0001-shuffled")
-    run(*arguments, "--learning-rate", 1e-9, "--seed", 5, "--feature-weight", 0, cwd=tmp_path)
-    run(*arguments, "--frames", "small", "--learning-rate", 1e-9, cwd=tmp_path)
+    call(*arguments, "--learning-rate", 1e-9, "--seed", 5, "--feature-weight", 0, cwd=tmp_path)
+    call(*arguments, "--frames", "small", "--learning-rate", 1e-9, cwd=tmp_path)
     for number, side in ((2, 256), (3, 128)):
         assert load_run_info(runs / f"000{number}-shuffled")["growth"] == [[0, [side, side, 3]]]
         names = ("feature_discriminator.keras", "feature_discriminator_of_crops.keras") if side == 128 else ()
@@ -110,7 +111,7 @@ def test_warm_start_on_frames_of_the_same_and_twice_the_size(tmp_path, trained):
     for network, same in (("discriminator", True), ("feature_discriminator", False)):
         before = keras.models.load_model(runs / f"0001-shuffled/{network}.keras").trainable_variables[0]
         assert np.allclose(gan.saved_networks[network].trainable_variables[0], before) == same
-    run(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
+    call(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
     (runs / "0003-shuffled/discriminator.keras").unlink()
     shortened = (SCRIPT, "--frames", "small", *TINY, "--start-from", runs / "0003-shuffled")
     assert "discriminator.keras" in refuse(*shortened, cwd=tmp_path, expect=1)
@@ -125,7 +126,7 @@ def test_warm_start_on_frames_of_the_same_and_twice_the_size(tmp_path, trained):
 def test_frame_sizes_that_do_not_halve_evenly(tmp_path):
     (tmp_path / "odd").mkdir()
     frames = write_frames(tmp_path / "odd", moving_frames(10, 19, 33), ".png")
-    run(SCRIPT, "--frames", frames, *TINY, "--epochs", 8, "--augment", cwd=tmp_path)
+    call(SCRIPT, "--frames", frames, *TINY, "--epochs", 8, "--augment", cwd=tmp_path)
     run_dir = tmp_path / "saved_models/0001-shuffled"
     assert load_run_info(run_dir)["growth"] == [[0, [10, 17, 3]], [2, [19, 33, 3]]]
     assert load_generator(run_dir / "generator.keras").output_shape == (None, 19, 33, 3)
