@@ -7,7 +7,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-from conftest import TINY, checkpoint_weights, read_metrics, refuse, run, start, write_frames
+from conftest import TINY, call, checkpoint_weights, read_metrics, refuse, run, start, write_frames
 
 from walkgan.images import write_frame
 from walkgan.run_folder import load_run_info
@@ -73,7 +73,7 @@ def test_unusable_frames_are_left_out_and_counted(tmp_path, frames_dir):
     (frames / "000007.jpg").write_bytes(b"")
     cv2.imwrite(str(frames / "grey.png"), np.zeros((16, 32), "uint8"))  # these two can be
     cv2.imwrite(str(frames / "transparent.png"), np.zeros((16, 32, 4), "uint8"))
-    output = run(SCRIPT, "--frames", frames, *TINY, "--epochs", 1, cwd=tmp_path)
+    output = call(SCRIPT, "--frames", frames, *TINY, "--epochs", 1, cwd=tmp_path)
     assert "4 of 12 frames" in output and "000004.jpg" in output
     assert load_run_info(tmp_path / "saved_models/0001-shuffled")["frame_count"] == 8
     # A resume without one of those that were used, or with another in its place, is refused.
@@ -83,7 +83,7 @@ def test_unusable_frames_are_left_out_and_counted(tmp_path, frames_dir):
     write_frame(frames / "000003.jpg", np.random.default_rng(0).integers(0, 255, (16, 32, 3)).astype("uint8"))
     assert "put them back" in refuse(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
     (frames / "000003.jpg").write_bytes(content)
-    run(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
+    call(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("script", [SCRIPT, "train_unconditional_gan_big.py"])
