@@ -56,6 +56,8 @@ def test_two_devices_train_like_one(tmp_path, backend):
     assert_trained_alike(tmp_path / "saved_models/0001-on-1", tmp_path / "saved_models/0002-on-2")
     run(SCRIPT, "--resume", "--epochs", 3, cwd=tmp_path, env=environment)
     run(SCRIPT, "--frames", "frames", *TINY, "--epochs", 1, "--devices", 2, cwd=tmp_path, env=environment)
+    too_many = (*arguments, "--batch-size", 8, "--devices", 4)
+    assert f"{backend} finds 2" in run(*too_many, cwd=tmp_path, expect=2, env=environment)
 
 
 def test_numbers_of_devices_that_cannot_be(tmp_path, frames_dir):
@@ -90,7 +92,7 @@ def test_two_hosts_train_like_one_and_stop_together(tmp_path, frames_dir):
         assert process.returncode == 0, output
     for number in (0, 1):
         assert_trained_alike(tmp_path / "saved_models/0001-shuffled", tmp_path / f"host-{number}/0001-shuffled")
-    for process in on_both(*arguments, "--devices", 1):
+    for process in on_both(*arguments, "--batch-size", 8, "--devices", 4):
         assert "--devices must be 2" in "".join(process.communicate(timeout=600))
         assert process.returncode == 2
 
