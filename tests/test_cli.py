@@ -48,6 +48,12 @@ def test_errors_of_users_are_one_line(monkeypatch, capsys, error, code, message)
     assert found == code and message in printed and printed.startswith(SCRIPT) and printed.count("\n") == 1
 
 
+def test_a_full_memory_is_not_blamed_on_a_file(monkeypatch, capsys):
+    error = InputError("a.keras cannot be loaded.")
+    error.__cause__ = MemoryError()
+    assert outcome(monkeypatch, capsys, error)[1].startswith(f"{SCRIPT}: not enough memory")
+
+
 @pytest.mark.parametrize("error", [ValueError("shapes differ"), KeyError("x"), OSError("odd"), ValueError("ZOOM_walk")])
 def test_mistakes_in_the_code_keep_their_traceback(monkeypatch, error):
     monkeypatch.setattr(sys, "argv", [SCRIPT])

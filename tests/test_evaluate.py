@@ -11,7 +11,6 @@ import pytest
 from conftest import TINY, call, moving_frames, refuse, run, write_frames
 
 from models import build_generator
-from walkgan import scoring_network
 from walkgan.dataset import Timeline, list_frames, read_timeline
 from walkgan.evaluation import score, score_motion, second_halves
 from walkgan.images import read_frame
@@ -106,15 +105,6 @@ def test_frames_that_training_leaves_out_are_left_out(trained, network, many_fra
     (tmp_path / "frames/000001.png").write_bytes(b"damaged")
     arguments = ("--generator", trained[0], "--frames", tmp_path / "frames", "--features", network)
     assert "2 of" in call(SCRIPT, *arguments, cwd=tmp_path)
-
-
-def test_a_full_memory_is_not_blamed_on_the_network(monkeypatch):
-    def fail(*_):
-        raise MemoryError
-
-    monkeypatch.setattr(scoring_network, "extract_features", fail)
-    with pytest.raises(MemoryError):
-        scoring_network.load_network("lite2", (16, 32, 3))
 
 
 @pytest.mark.parametrize("kind", ["fixed size", "grey", "channels first", "two outputs", "NaN"])

@@ -73,12 +73,13 @@ class SafeStream:
 
 def _message(error):
     """Return what to print instead of a traceback; None for a bug."""
-    if isinstance(error, SettingError | InputError):
+    is_ours = isinstance(error, SettingError | InputError)
+    if is_out_of_memory(error.__cause__ if is_ours else error):  # not the fault of what our error names
+        return "not enough memory: use a smaller --batch-size, a smaller --width or smaller frames."
+    if is_ours:
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "stopped."
-    if is_out_of_memory(error):
-        return "not enough memory: use a smaller --batch-size, a smaller --width or smaller frames."
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError | IsADirectoryError) and error.filename:
         return f"{error.filename}: {error.strerror}. Choose another path, or make this one usable."
     if isinstance(error, OSError) and error.filename and error.errno:

@@ -8,7 +8,7 @@ import numpy as np
 from keras import layers, ops
 
 from walkgan.distribution import predict
-from walkgan.errors import InputError, is_out_of_memory, shorten
+from walkgan.errors import InputError, shorten
 from walkgan.images import to_float, to_uint8
 from walkgan.keras2 import as_keras3
 
@@ -33,8 +33,6 @@ def load_generator(path):
         probe = keras.random.normal((16, latent_dim), seed=0)
         frames = ops.convert_to_numpy(_call(model, probe))
     except Exception as error:  # whatever a third-party file makes Keras raise
-        if is_out_of_memory(error):
-            raise
         raise InputError(f"{path} cannot be loaded as a Keras generator: {shorten(error)}") from error
     if not _is_generator(model):
         raise InputError(

@@ -9,7 +9,7 @@ import numpy as np
 
 from walkgan.distribution import predict
 from walkgan.efficientnet import NETWORKS, build_scorer
-from walkgan.errors import InputError, is_out_of_memory, shorten
+from walkgan.errors import InputError, shorten
 
 
 def load_network(features, frame_shape):
@@ -24,8 +24,6 @@ def load_network(features, frame_shape):
             raise ValueError(f"it takes inputs of {wanted}")
         found = extract_features(np.random.default_rng(0).integers(0, 256, (2, *frame_shape), "uint8"), network)
     except Exception as error:  # whatever the network makes Keras raise
-        if is_out_of_memory(error):
-            raise
         height, width = frame_shape[:2]
         raise InputError(
             f"--features {features} cannot be used: it must take {height}x{width} RGB frames and give one array of "
@@ -43,8 +41,6 @@ def _load(features):
         try:
             return keras.models.load_model(features, compile=False)
         except Exception as error:  # whatever the file makes Keras raise
-            if is_out_of_memory(error):
-                raise
             raise InputError(f"--features {features} cannot be loaded: {shorten(error)}") from error
     pixels = keras.Input((None, None, 3))
     scaled = keras.layers.Rescaling(1 / 127.5, -1.0)(keras.layers.Resizing(299, 299)(pixels))
