@@ -13,6 +13,7 @@ from pathlib import Path
 
 import h5py
 import imageio_ffmpeg
+import keras
 import numpy as np
 import pytest
 
@@ -108,6 +109,18 @@ def frames_dir(tmp_path_factory):
     """A folder of 10 frames, 16x32."""
     folder = tmp_path_factory.mktemp("frames")
     return write_frames(folder, moving_frames(10, 16, 32), ".jpg")
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory):
+    """A small network that scores: untrained, but enough to tell pictures apart."""
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(24, 5, 2, activation="relu")(keras.layers.Rescaling(1 / 127.5, -1)(pixels))
+    model = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x), name="small")
+    path = tmp_path_factory.mktemp("network") / "small.keras"
+    model.save(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -59,11 +59,8 @@ def test_the_generator_with_the_best_score_is_kept(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_scores_are_logged_and_the_best_generator_kept(tmp_path, frames_dir, trained):
-    features = tmp_path / "network.keras"
-    pixels = keras.Input((16, 32, 3))
-    keras.Model(pixels, keras.layers.AveragePooling2D(4)(keras.layers.Rescaling(1 / 255)(pixels))).save(features)
-    arguments = (*TINY, "--epochs", 5, "--evaluate-every", 2, "--features", features)
+def test_scores_are_logged_and_the_best_generator_kept(tmp_path, frames_dir, network):
+    arguments = (*TINY, "--epochs", 5, "--evaluate-every", 2, "--features", network)
     call(SCRIPT, "--frames", frames_dir, *arguments, cwd=tmp_path)
     run_dir = tmp_path / "saved_models/0001-shuffled"
     for column in ("kid", "sliced_wasserstein", "diversity"):

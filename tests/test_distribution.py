@@ -4,7 +4,6 @@ import signal
 import socket
 import time
 
-import keras
 import numpy as np
 import pytest
 from conftest import TINY, checkpoint_weights, moving_frames, read_metrics, refuse, run, start, write_frames
@@ -21,12 +20,6 @@ tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU"
 """
 
 
-def save_network(path):
-    """Save a small network that can score."""
-    pixels = keras.Input((16, 32, 3))
-    keras.Model(pixels, keras.layers.AveragePooling2D(4)(pixels)).save(path)
-
-
 def assert_trained_alike(first, second):
     """Check that two runs have the same checkpoint and score, up to rounding."""
     one, two = checkpoint_weights(first), checkpoint_weights(second)
@@ -38,11 +31,10 @@ def assert_trained_alike(first, second):
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_two_devices_train_like_one(tmp_path, backend):
+def test_two_devices_train_like_one(tmp_path, network, backend):
     pytest.importorskip(backend)
     (tmp_path / "frames").mkdir()
     write_frames(tmp_path / "frames", moving_frames(11, 16, 32))  # of which two devices cannot score a half each
-    save_network(tmp_path / "network.keras")
     environment = {"KERAS_BACKEND": backend, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     if backend == "tensorflow":
         (tmp_path / "sitecustomize.py").write_text(TWO_PROCESSORS)  # which Python runs first
@@ -50,7 +42,7 @@ def test_two_devices_train_like_one(tmp_path, backend):
     # No random numbers within a step, of which two devices draw twice as many, and no nearest frame, which
     # a device seeks in its own part of the batch.
     no_chance = ("--augment", "--gamma", 0, "--thumbnail-weight", 0)
-    arguments = (SCRIPT, "--frames", "frames", *TINY, "--features", "network.keras", "--epochs", 2, *no_chance)
+    arguments = (SCRIPT, "--frames", "frames", *TINY, "--features", network, "--epochs", 2, *no_chance)
     for devices in (1, 2):
         run(*arguments, "--devices", devices, "--name", f"on-{devices}", cwd=tmp_path, env=environment)
     assert_trained_alike(tmp_path / "saved_models/0001-on-1", tmp_path / "saved_models/0002-on-2")
@@ -66,7 +58,7 @@ def test_numbers_of_devices_that_cannot_be(tmp_path, frames_dir):
     assert "tensorflow finds 1" in refuse(*arguments, 2, cwd=tmp_path)
 
 
-def test_two_hosts_train_like_one_and_stop_together(tmp_path, frames_dir):
+def test_two_hosts_train_like_one_and_stop_together(tmp_path, frames_dir, network):
     pytest.importorskip("jax")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -83,9 +75,8 @@ def test_two_hosts_train_like_one_and_stop_together(tmp_path, frames_dir):
             for number in (0, 1)
         ]  # fmt: skip
 
-    save_network(tmp_path / "network.keras")
     arguments = ("--frames", frames_dir, *TINY, "--no-grow", "--epochs", 2, "--augment", "--gamma", 0)
-    arguments += ("--features", tmp_path / "network.keras")
+    arguments += ("--features", network)
     run(SCRIPT, *arguments, cwd=tmp_path, env=environment)
     for process in on_both(*arguments, "--devices", 2):
         output = "".join(process.communicate(timeout=600))

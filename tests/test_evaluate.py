@@ -21,18 +21,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    """A small feature network: untrained, but enough to tell pictures apart."""
-    keras.utils.set_random_seed(0)
-    pixels = keras.Input((None, None, 3))
-    x = keras.layers.Conv2D(24, 5, 2, activation="relu")(keras.layers.Rescaling(1 / 127.5, -1)(pixels))
-    model = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x), name="small")
-    path = tmp_path_factory.mktemp("network") / "small.keras"
-    model.save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def many_frames(tmp_path_factory):
     return write_frames(tmp_path_factory.mktemp("many"), moving_frames(40, 16, 32))
 
