@@ -7,7 +7,7 @@ from keras import ops
 
 from walkgan.augmentation import diff_augment, feature_views
 from walkgan.latents import FRAME_STRIDES, rotate, step_angles
-from walkgan.losses import LOSSES, hinge, thumbnail_loss
+from walkgan.losses import LOSSES, thumbnail_loss
 
 # The size of the random step of the gradient penalty, in the frames' units of -1 to 1. With a smaller one, bfloat16's
 # rounding outweighs the change of the logits: at 0.05 the mean square of a trained discriminator's derivatives came out
@@ -136,7 +136,7 @@ class GAN(keras.Model):
         loss = d_loss + g_loss + self.gamma / 2 * self._penalty(y_pred, x["frames"].shape)
         loss += self.thumbnail_weight * y_pred.get("thumbnail_loss", 0.0)
         if "feature_real_logits" in y_pred:
-            d_loss, g_loss = hinge(*(y_pred[f"feature_{name}"] for name in LOGITS))
+            d_loss, g_loss = self.loss_function(*(y_pred[f"feature_{name}"] for name in LOGITS))
             self.loss_metrics["feature_d_loss"].update_state(d_loss)
             self.loss_metrics["feature_g_loss"].update_state(g_loss)
             loss += self.feature_weight * (d_loss + g_loss)

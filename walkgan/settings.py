@@ -40,7 +40,7 @@ class TrainingSettings:
     """Width of the networks, not of the frames: channels of the layers at half the frame's size; the smallest layers
     have four times as many, the generator's last one half as many."""
     loss: Literal["non-saturating", "hinge", "least-squares", "wasserstein-gp", "relativistic"] = "relativistic"
-    """Adversarial loss, see walkgan/losses.py; the feature discriminators always use hinge."""
+    """Adversarial loss of all discriminators, see walkgan/losses.py."""
     augment: tuple[Literal["colour", "translation", "cutout"], ...] = ("translation",)
     """Augmentation of what the discriminator sees, real and fake alike, so that it does not memorise a short video
     (DiffAugment); --augment without a value turns it off."""
