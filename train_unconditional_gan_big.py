@@ -21,7 +21,7 @@ SETTINGS = TrainingSettings(
     beta_1=0.0,  # no momentum: the other network has moved on; DCGAN's 0.5 learned more slowly here
     beta_2=0.99,
     gamma=0.1,  # R1 and R2; 1.0 learned a little more slowly, and without it the discriminator overpowers the generator
-    feature_weight=1.0,  # with 0, pixels only, KID was 1.2 times as large on one clip; with 3, walks had a third of the pace
+    feature_weight=1.0,  # with 0, KID was 1.2 times as large on one clip; with 3, walks had a third of the pace
     thumbnail_weight=0.0,  # 3 gave no better frames, and walks at half the pace
 )
 
