@@ -14,6 +14,8 @@ from train_unconditional_gan import SETTINGS
 from walkgan import distribution, gan_builder
 from walkgan.cli import run_script
 from walkgan.errors import InputError, SettingError
+from walkgan.generators import load_generator
+from walkgan.scoring_network import load_network
 
 SCRIPT = "train_unconditional_gan.py"
 
@@ -28,6 +30,17 @@ def outcome(monkeypatch, capsys, error, *arguments):
     with pytest.raises(SystemExit) as caught:
         run_script(fail, SETTINGS, "a script")
     return caught.value.code, capsys.readouterr().err
+
+
+def printed_by_one_of_two_hosts(monkeypatch, capsys, error):
+    """The message of a host whose training ends with an error."""
+    ended = []
+    monkeypatch.setattr(distribution, "process_index_and_count", lambda: (0, 2))
+    monkeypatch.setattr(distribution.os, "_exit", ended.append)
+    with distribution.abort_all_on_error():
+        raise error
+    assert ended == [1]
+    return capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -48,10 +61,26 @@ def test_errors_of_users_are_one_line(monkeypatch, capsys, error, code, message)
     assert found == code and message in printed and printed.startswith(SCRIPT) and printed.count("\n") == 1
 
 
-def test_a_full_memory_is_not_blamed_on_a_file(monkeypatch, capsys):
-    error = InputError("a.keras cannot be loaded.")
-    error.__cause__ = MemoryError()
-    assert outcome(monkeypatch, capsys, error)[1].startswith(f"{SCRIPT}: not enough memory")
+@pytest.mark.parametrize(
+    ("load", "part"),
+    [
+        (lambda: load_generator("a.keras"), "keras.models.load_model"),
+        (lambda: load_network("a.keras", (16, 32, 3)), "keras.models.load_model"),
+        (lambda: load_network("lite2", (16, 32, 3)), "walkgan.scoring_network.extract_features"),
+    ],
+)
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_a_full_memory_is_not_blamed_on_a_file(monkeypatch, capsys, load, part, hosts):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(part, fail)
+    with pytest.raises(InputError) as caught:
+        load()
+    if hosts == 1:
+        assert outcome(monkeypatch, capsys, caught.value)[1].startswith(f"{SCRIPT}: not enough memory")
+    else:
+        assert "Traceback" in printed_by_one_of_two_hosts(monkeypatch, capsys, caught.value)
 
 
 @pytest.mark.parametrize("error", [ValueError("shapes differ"), KeyError("x"), OSError("odd"), ValueError("ZOOM_walk")])
@@ -96,13 +125,8 @@ def test_backends_that_cannot_train_are_rejected(tmp_path, frames_dir, backend):
     ],
 )
 def test_of_several_hosts_each_reports_its_own_error(monkeypatch, capsys, error, expected):
-    ended = []
-    monkeypatch.setattr(distribution, "process_index_and_count", lambda: (0, 2))
-    monkeypatch.setattr(distribution.os, "_exit", ended.append)
-    with distribution.abort_all_on_error():
-        raise error
-    printed = capsys.readouterr().err
-    assert ended == [1] and expected in printed
+    printed = printed_by_one_of_two_hosts(monkeypatch, capsys, error)
+    assert expected in printed
     assert ("lost the connection" in printed) == ("Socket" in str(error))
 
 

@@ -73,10 +73,9 @@ class SafeStream:
 
 def _message(error):
     """Return what to print instead of a traceback; None for a bug."""
-    is_ours = isinstance(error, SettingError | InputError)
-    if is_out_of_memory(error.__cause__ if is_ours else error):  # not the fault of what our error names
+    if is_out_of_memory(error):
         return "not enough memory: use a smaller --batch-size, a smaller --width or smaller frames."
-    if is_ours:
+    if isinstance(error, SettingError | InputError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "stopped."

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from walkgan.errors import InputError, SettingError
+from walkgan.errors import InputError, SettingError, is_out_of_memory
 
 AGREE_EVERY = 10  # steps between the exchanges of several processes, each of which waits for all of them
 # As JAX words the loss of a connection.
@@ -93,7 +93,7 @@ def abort_all_on_error():
         if not is_multi_process() or isinstance(error, SettingError):
             raise
         script = Path(sys.argv[0]).name
-        if isinstance(error, InputError | OSError):
+        if isinstance(error, OSError) or (isinstance(error, InputError) and not is_out_of_memory(error)):
             print(f"\n{script}: {error}", file=sys.stderr, flush=True)
         elif re.search(LOST_CONNECTION, str(error)):
             message = f"lost the connection to another host ({error!s:.100}). Continue on each host with --resume."

@@ -15,7 +15,12 @@ class InputError(RuntimeError):
 
 
 def is_out_of_memory(error):
-    """Return whether an error says that the memory of the computer or of the GPU is full."""
+    """Return whether an error says that the memory of the computer or of the GPU is full.
+
+    Of our own errors, whether the one they were raised from does: then the file they name is not at fault.
+    """
+    if isinstance(error, SettingError | InputError):
+        error = error.__cause__
     return isinstance(error, MemoryError) or bool(re.search(OUT_OF_MEMORY, str(error)))
 
 
