@@ -130,16 +130,14 @@ class GAN(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Return the sum of all losses, each with gradients for one network only."""
-        d_loss, g_loss = self.loss_function(*(y_pred[name] for name in LOGITS))
-        self.loss_metrics["d_loss"].update_state(d_loss)
-        self.loss_metrics["g_loss"].update_state(g_loss)
-        loss = d_loss + g_loss + self.gamma / 2 * self._penalty(y_pred, x["frames"].shape)
+        loss = self.gamma / 2 * self._penalty(y_pred, x["frames"].shape)
         loss += self.thumbnail_weight * y_pred.get("thumbnail_loss", 0.0)
-        if "feature_real_logits" in y_pred:
-            d_loss, g_loss = self.loss_function(*(y_pred[f"feature_{name}"] for name in LOGITS))
-            self.loss_metrics["feature_d_loss"].update_state(d_loss)
-            self.loss_metrics["feature_g_loss"].update_state(g_loss)
-            loss += self.feature_weight * (d_loss + g_loss)
+        for kind, weight in (("", 1.0), ("feature_", self.feature_weight)):
+            if f"{kind}real_logits" in y_pred:
+                d_loss, g_loss = self.loss_function(*(y_pred[f"{kind}{name}"] for name in LOGITS))
+                self.loss_metrics[f"{kind}d_loss"].update_state(d_loss)
+                self.loss_metrics[f"{kind}g_loss"].update_state(g_loss)
+                loss += weight * (d_loss + g_loss)
         if training:
             self._update_ema()
         return loss / self.replicas
