@@ -46,19 +46,18 @@ def relativistic(real_logits, fake_logits, fake_logits_for_generator):
 
 
 def thumbnail_loss(real, fake):
-    """Return the mean distance of thumbnails: from each real frame to the nearest fake plus the other way round.
+    """Return the mean distance from the thumbnail of each real frame to that of the nearest fake.
 
     real, fake: (batch, height, width, channels) float32. Returns a scalar in the frames' units. Thumbnails are twice as
     large as the base of the pyramid. So the generator learns from its first step where sky, walls and street belong,
-    before the discriminator knows. From each real frame to the nearest fake, as in implicit maximum likelihood (Li &
-    Malik 2018, arXiv:1809.09087), no real frame is ignored; from each fake to the nearest real frame, no fake is far
-    from all of them.
+    before the discriminator knows. Implicit maximum likelihood (Li & Malik 2018, arXiv:1809.09087): every real frame
+    draws the fake that is most like it, so none is ignored, and the fakes that are not the nearest to any are free.
     """
     size = 2 ** (num_downsamplings(real.shape[1:]) - 1)
     # Explicit strides: Keras 3.15 on JAX mishandles the default, which is the pool size.
     real, fake = (ops.average_pool(frames, size, strides=size, padding="same") for frames in (real, fake))
     distances = ops.mean(ops.abs(real[:, None] - fake[None]), (2, 3, 4))
-    return ops.mean(ops.min(distances, 0)) + ops.mean(ops.min(distances, 1))
+    return ops.mean(ops.min(distances, 1))
 
 
 # Penalties: the directional derivatives (batch, 1) of the discriminator along a random step from a frame to a nearby

@@ -59,8 +59,8 @@ class TrainingSettings:
     """Weight of the gradient penalty (gamma of R1 and R2, per 1,000 pixels of a frame); higher is more stable, and
     slower."""
     thumbnail_weight: float = 0.0
-    """Weight of the thumbnail loss: the distance, at low resolution, from each fake to the nearest real frame of the
-    batch and from each real frame to the nearest fake. It teaches the layout of the scene; 0 turns it off."""
+    """Weight of the thumbnail loss: the distance, at low resolution, from each real frame of the batch to the nearest
+    fake. It teaches the layout of the scene and keeps fakes diverse; 0 turns it off."""
     feature_weight: float = 0.0
     """Weight of the feature discriminators, which see frames through an ImageNet network (the one that sees pixels has
     weight 1); 0 turns them off. Frames with a side below 64 pixels are trained without them."""
