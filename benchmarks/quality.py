@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -28,7 +29,8 @@ DEFAULT_RECIPES = (
 )  # fmt: skip
 PIXELS = ("--feature-weight", "0")
 RECIPES = {  # options of train_unconditional_gan.py; each step of this project on top of those before it
-    "original": None,
+    "original": None,  # the recipe of 2019
+    "lightweight-gan": None,  # another project's package
     "dcgan": ("--loss", "non-saturating", "--gamma", "0", "--augment", "--no-grow", *PIXELS, "--thumbnail-weight", "0"),
     "dcgan, penalty": ("--loss", "non-saturating", "--augment", "--no-grow", *PIXELS, "--thumbnail-weight", "0"),
     "relativistic": ("--augment", "--no-grow", *PIXELS, "--thumbnail-weight", "0"),
@@ -69,7 +71,7 @@ def compare(settings):
         raise SettingError(f"--recipes knows no {unknown[0]!r}; it knows {', '.join(map(repr, RECIPES))}.")
     from extract_frames import ExtractionSettings
     from walkgan.dataset import list_frames, read_timeline
-    from walkgan.evaluation import real_frames, score, seeded_fakes
+    from walkgan.evaluation import real_frames, score
     from walkgan.extraction import extract
     from walkgan.images import image_grid, write_frame
     from walkgan.scoring_network import extract_features, load_network
@@ -85,9 +87,8 @@ def compare(settings):
 
     rows = []
     for name in settings.recipes:
-        train = train_original if RECIPES[name] is None else train_project
-        for minutes, images, generator in train(name, paths, settings):
-            fakes = seeded_fakes(generator, count, settings.seed)
+        train = train_other if RECIPES[name] is None else train_project
+        for minutes, images, fakes in train(name, paths, count, settings):
             write_frame(settings.output / f"{name} {minutes:.3g} min.png", image_grid(fakes[:16], 4))
             scores = score(frames, fakes, features, extract_features(fakes, network), times, second_half)
             if not rows:
@@ -106,8 +107,9 @@ def format_row(row):
     return f"{row[0]:24.24}" + "".join(f"{cell:>12.11}" for cell in row[1:])
 
 
-def train_project(name, paths, settings):
-    """Train with this project's script; yield (minutes, images, generator) at a twelfth of the time and at the end."""
+def train_project(name, paths, count, settings):
+    """Train with this project's script; yield (minutes, images seen, fakes) at a twelfth of the time and at the end."""
+    from walkgan.evaluation import seeded_fakes
     from walkgan.generators import load_generator
 
     runs = settings.output / "runs"
@@ -127,23 +129,40 @@ def train_project(name, paths, settings):
         run_dir = sorted(runs.glob(f"[0-9]*-{run_name}"))[-1]
         with open(run_dir / "metrics.csv", newline="") as file:
             step = int(list(csv.DictReader(file))[-1]["step"])
-        yield minutes, load_settings(run_dir).batch_size * step, load_generator(run_dir / "generator.keras")
+        fakes = seeded_fakes(load_generator(run_dir / "generator.keras"), count, settings.seed)
+        yield minutes, load_settings(run_dir).batch_size * step, fakes
 
 
-def train_original(name, paths, settings):
-    """Train the original's recipe; yield (minutes, images, generator) at a twelfth of the time and at the end."""
-    from benchmarks.original import Original
-    from walkgan.images import read_frame, to_float
-
-    frames = to_float(np.stack([read_frame(path) for path in paths]))
-    original = Original(frames.shape[1:], seed=settings.seed)
+def train_other(name, paths, count, settings):
+    """Train another project's GAN; yield (minutes, images seen, fakes) at a twelfth of the time and at the end."""
+    start = start_original if name == "original" else start_peer
+    step, generate, images_per_step = start(paths, settings)
     spent, steps = 0.0, 0
     for minutes in (settings.minutes / 12, settings.minutes):
         while spent < 60 * minutes:
             began = time.monotonic()
-            original.step(frames)
+            step()
             spent, steps = spent + time.monotonic() - began, steps + 1
-        yield minutes, original.batch_size * steps, original.generator
+        yield minutes, images_per_step * steps, generate(count, settings.seed)
+
+
+def start_original(paths, settings):
+    """Return what trains a step of the recipe of 2019, what generates frames, and how many images a step sees."""
+    from benchmarks.original import Original
+    from walkgan.evaluation import seeded_fakes
+    from walkgan.images import read_frame, to_float
+
+    frames = to_float(np.stack([read_frame(path) for path in paths]))
+    gan = Original(frames.shape[1:], seed=settings.seed)
+    return partial(gan.step, frames), partial(seeded_fakes, gan.generator), gan.batch_size
+
+
+def start_peer(paths, settings):
+    """Return the same for lightweight-gan."""
+    from benchmarks.peer import BATCH_SIZE, LightweightGAN
+
+    gan = LightweightGAN(paths, settings.output / "lightweight-gan", settings.seed)
+    return gan.step, gan.generate, BATCH_SIZE
 
 
 if __name__ == "__main__":
