@@ -15,10 +15,11 @@ def reuse_freed_memory():
 
     Otherwise the system clears the pages of every large array again, in every step: a third of a step's CPU time.
     """
-    m_trim_threshold, m_mmap_max = -1, -4  # of malloc.h
+    m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # of malloc.h
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # glibc, not musl
-        libc.mallopt(m_mmap_max, 0)
         libc.mallopt(m_trim_threshold, -1)
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_arena_max, 1)  # threads with arenas of their own would still return what is large
 
 
 reuse_freed_memory()
