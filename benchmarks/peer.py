@@ -8,11 +8,10 @@ compute on the CPU. It knows square images only: frames are squeezed to a square
 
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 
 from walkgan.errors import InputError
-from walkgan.images import read_frame, write_frame
+from walkgan.images import read_frame, resize, to_uint8, write_frame
 
 SIZE, BATCH_SIZE = 128, 8
 
@@ -24,14 +23,16 @@ class LightweightGAN:
         torch, package = import_on_cpu()
         torch.manual_seed(seed)
         self.torch, self.frame_shape = torch, read_frame(paths[0]).shape
+        squares = folder / "squares"
+        squares.mkdir(parents=True, exist_ok=True)
         for path in paths:
-            write_frame(folder / "squares" / f"{path.stem}.png", resize(read_frame(path), (SIZE, SIZE)))
+            write_frame(squares / f"{path.stem}.png", resize(read_frame(path), SIZE, SIZE))
         self.trainer = package.Trainer(
             base_dir=folder, image_size=SIZE, batch_size=BATCH_SIZE, attn_res_layers=[32], disc_output_size=1,
             num_workers=0, use_aim=False,
         )  # fmt: skip
         self.trainer.save = self.trainer.evaluate = lambda *_, **__: None
-        self.trainer.set_data_src(folder / "squares")
+        self.trainer.set_data_src(squares)
 
     def step(self):
         """Train one step."""
@@ -43,8 +44,8 @@ class LightweightGAN:
         latents = self.torch.randn((count, gan.latent_dim), generator=random)
         with self.torch.no_grad():
             images = self.trainer.generate_(gan.G, latents)
-        images = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
-        return np.stack([resize(image, self.frame_shape[:2]) for image in images])
+        images = to_uint8(2 * images.permute(0, 2, 3, 1).numpy() - 1)
+        return np.stack([resize(image, *self.frame_shape[:2]) for image in images])
 
 
 def import_on_cpu():
@@ -62,9 +63,3 @@ def import_on_cpu():
     torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *_: self
     package.torch = SimpleNamespace(**vars(torch) | {"device": lambda _: torch.device("cpu")})
     return torch, package
-
-
-def resize(frame, size):
-    """Return a frame at another (height, width)."""
-    smaller = size[0] * size[1] < frame.shape[0] * frame.shape[1]
-    return cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)

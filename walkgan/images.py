@@ -76,5 +76,10 @@ def crop_and_resize(frame, height, width):
     crop_columns = min(columns, max(1, round(rows * width / height)))
     top, left = (rows - crop_rows) // 2, (columns - crop_columns) // 2
     crop = frame[top : top + crop_rows, left : left + crop_columns]
-    interpolation = cv2.INTER_AREA if crop_rows >= height else cv2.INTER_CUBIC
-    return cv2.resize(crop, (width, height), interpolation=interpolation)
+    return resize(crop, height, width)
+
+
+def resize(frame, height, width):
+    """Resize a frame, whose proportions may change."""
+    interpolation = cv2.INTER_AREA if frame.shape[0] >= height else cv2.INTER_CUBIC
+    return cv2.resize(frame, (width, height), interpolation=interpolation)
