@@ -11,6 +11,8 @@ import tempfile
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import walkgan  # noqa: F401  # isort: skip  # first, as in the scripts: TensorFlow then uses oneDNN
+
 import h5py
 import imageio_ffmpeg
 import keras

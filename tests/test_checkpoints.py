@@ -74,8 +74,8 @@ def test_divergence_is_rolled_back_and_the_training_finishes(tmp_path, monkeypat
     (tmp_path / "frames").mkdir()
     write_frames(tmp_path / "frames", np.broadcast_to(colours, (12, 16, 32, 3)))
     settings = TrainingSettings(
-        frames=tmp_path / "frames", runs=tmp_path, epochs=60, batch_size=4, latent_dim=8, width=4, sample_every=1,
-        learning_rate=2e-3, checkpoint_minutes=0.01, ema_decay=0.9, features=None,
+        frames=tmp_path / "frames", runs=tmp_path, epochs=60, batch_size=4, latent_dim=8, width=4, sample_every=10,
+        learning_rate=2e-3, checkpoint_minutes=0.05, ema_decay=0.9, features=None,
     )  # fmt: skip
     write = SampleGrid.on_epoch_end
     done = []
