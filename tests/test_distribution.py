@@ -58,6 +58,14 @@ def test_numbers_of_devices_that_cannot_be(tmp_path, frames_dir):
     assert "tensorflow finds 1" in refuse(*arguments, 2, cwd=tmp_path)
 
 
+def test_more_devices_than_jax_finds(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(distribution, "is_multi_process", lambda: False)
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0", "cpu:1"])
+    with pytest.raises(SettingError, match="jax finds 2"):
+        distribution.distribution_scope(4)
+
+
 def test_several_hosts_train_on_all_their_devices(monkeypatch):
     monkeypatch.setattr(distribution, "is_multi_process", lambda: True)
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0", "cpu:1"])
