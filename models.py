@@ -18,7 +18,7 @@ steps, and worse frames. Six things differ from the paper, since they gave bette
   the frame at each of these resolutions (the RGB skips of StyleGAN2, Karras et al. 2020, arXiv:1912.04958; MSG-GAN,
   Karnewar & Wang 2020, arXiv:1903.06048). So the networks for smaller frames are parts of those for larger ones, share
   their layers, and can be trained first (Karras et al. 2018, arXiv:1710.10196).
-- What a level adds to those below is zero at first: a growth begins with the image it found, and needs no fading in.
+- What a level adds to those below is zero at first: images stay the same when a new size begins, without fading in.
 - The discriminator convolves the smallest frames at full resolution before it halves them; without, fakes had ring
   artefacts that it missed.
 - The discriminator has no batch normalisation: with it, on small batches, it soon overpowered the generator, which

@@ -39,13 +39,18 @@ def test_full_disks_are_reported_and_nothing_is_lost(tmp_path, frames_dir, train
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
     settings = load_settings(run_dir)
     gan = build_gan(settings, (16, 32, 3))
+    checkpoints = Checkpoints(
+        run_dir, settings, SampleGrid(run_dir, settings, list_frames(frames_dir)), Pace([], None, 0)
+    )
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
     with pytest.raises(InputError, match="--resume --run 0001-shuffled"):
-        Checkpoints(run_dir, settings, None, Pace([], None, 0)).save(gan)
+        checkpoints.save(gan)
     assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
     monkeypatch.undo()
-    Checkpoints(run_dir, settings, None, Pace([], None, 0)).save(gan)
+    checkpoints.save(gan)
     assert len(list(run_dir.rglob("*.h5"))) == 2
+    latest = run_dir / "samples/latest.png"
+    assert latest.read_bytes() != before[latest]  # also where an epoch takes long
 
 
 def nan(gan):

@@ -22,7 +22,7 @@ MAX_SATURATED_FRACTION = 0.8  # of the values that are neither black nor white i
 
 
 class Checkpoints(Callback):
-    """Saves everything that resuming needs, and the generator, every few minutes, unless the training has diverged.
+    """Saves what resuming needs, the generator and its samples every few minutes, unless the training has diverged.
 
     Losses are checked after every epoch; weights and samples before every save and with every sample grid. After a
     divergence it rolls back to the last checkpoint, stabilises the training and continues: with the frames and latents
@@ -94,7 +94,7 @@ class Checkpoints(Callback):
             self.save(gan)
 
     def save(self, gan):
-        """Write a checkpoint and the networks; only then delete the oldest checkpoints.
+        """Write a checkpoint, the networks and the latest samples; only then delete the oldest checkpoints.
 
         Raises InputError, with everything that was saved before intact, where the disk has no room for both.
         """
@@ -111,6 +111,7 @@ class Checkpoints(Callback):
         for name, network in gan.saved_networks.items():
             with atomic_write(self.run_dir / f"{name}.keras") as partial:
                 network.save(partial)
+        self.samples.write(gan, "latest")
         for path in _list_checkpoints(self.run_dir)[: -self.keep]:
             path.unlink()
         self.last_save = time.monotonic()

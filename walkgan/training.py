@@ -110,7 +110,6 @@ def run_training(run_dir, settings, gan, paths, info, timeline, network):
             epochs = range(start, min(end, settings.epochs))
             fit_size(gan, next_batches, shape, epochs, steps_per_epoch, callbacks, stop)
         checkpoints.save_or_roll_back(gan)
-        samples.write(gan, "latest")
     report_end(run_dir, settings, gan.steps, steps_per_epoch, stop)
 
 
