@@ -12,7 +12,7 @@ from conftest import TINY, call, moving_frames, refuse, run, write_frames
 
 from models import build_generator
 from walkgan.dataset import Timeline, list_frames, read_timeline
-from walkgan.evaluation import score, score_motion, second_halves
+from walkgan.evaluation import real_frames, score, score_motion, second_halves
 from walkgan.images import read_frame
 from walkgan.scoring_network import extract_features
 
@@ -68,6 +68,28 @@ def test_walks_are_scored_at_their_speed(tmp_path):
         assert slow[f"motion, {name}"][1] < 0.1, name
     assert slow["motion, patches"][1] < slow["motion, patches"][0]
     assert slow["motion, straightness"] == (None, None)  # walks of 12 frames are too short to follow points
+
+
+def test_windows_that_a_cut_leaves_in_odd_number_are_scored(tmp_path):
+    noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (32, 64, 3), "uint8"), (0, 0), 1.5)
+    paths = write_and_list(tmp_path, [np.roll(noise, number, 1) for number in range(80)])
+    timeline = Timeline(np.arange(80) / 30, np.repeat([14, 80], [14, 66]), 1 / 30)  # the cut lies in one of 8 windows
+    scores = score_motion(build_generator(16, (32, 64, 3), width=8, name="walker_30"), paths, timeline, 0)
+    assert scores["motion, patches"][1] > 0
+
+
+def test_frames_of_two_clips_are_never_of_one_moment(tmp_path):
+    paths = write_and_list(tmp_path, moving_frames(40, 16, 32))
+    clips = Timeline(np.tile(np.arange(10) / 30, 4), np.repeat([10, 20, 30, 40], 10), 1 / 30)
+    _, times, halves = real_frames(paths, clips, 40)
+    assert (np.abs(times[:10, None] - times[10:]) > 1).all() and np.ptp(times[:10]) < 1
+    assert halves.sum() == 20
+    single = Timeline(np.zeros(40), np.arange(1, 41), 1 / 30)
+    assert (real_frames(paths, single, 40)[2] == np.repeat([False, True], 20)).all()
+
+
+def write_and_list(folder, frames):
+    return list_frames(write_frames(folder, frames))
 
 
 def test_what_cannot_be_scored_is_reported(trained, network, frames_dir, many_frames, tmp_path):

@@ -100,9 +100,11 @@ def test_killed_at_any_moment_extraction_resumes(video, tmp_path):
     arguments = ("extract_frames.py", "--video", "long.mp4", "--height", 64, "--width", 128)
     run(*arguments, "--frames", "whole", cwd=tmp_path)
     rng, seen = np.random.default_rng(0), set()
-    for _ in range(KILLS):
+    for number in range(KILLS):
         process = start(*arguments, "--frames", "killed", cwd=tmp_path)
-        time.sleep(rng.uniform(0.3, 1.5))
+        while number and process.poll() is None and not list((tmp_path / "killed").glob("*.jpg")):
+            time.sleep(0.01)  # the first kill may come before any frame
+        time.sleep(rng.uniform(0, 1))
         process.kill()
         process.communicate()
         for path in (tmp_path / "killed").glob("[!.]*.jpg"):

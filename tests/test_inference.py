@@ -210,3 +210,14 @@ def test_results_of_two_generators_never_mix(trained, tmp_path):
     (frames / "mine.png").touch()
     call(SCRIPT, *few, "--generator", KERAS2 / "generator.h5", "--count", 1, cwd=tmp_path)
     assert [path.name for path in sorted(frames.glob("*.png"))] == ["000000.png", "mine.png"]
+
+
+def test_an_output_folder_with_frames_of_another_origin_is_left_alone(trained, frames_dir, tmp_path):
+    shutil.copytree(frames_dir, tmp_path / "data/frames")
+    (tmp_path / "data/frames/000010.png").touch()
+    before = sorted((tmp_path / "data/frames").iterdir())
+    assert "did not write" in refuse(SCRIPT, "--generator", trained[0], "--output", "data", cwd=tmp_path)
+    assert sorted((tmp_path / "data/frames").iterdir()) == before and not (tmp_path / "data/plot.png").exists()
+    (tmp_path / "photo.heic").write_bytes(b"no image that OpenCV knows")
+    output = refuse(SCRIPT, "--generator", trained[0], "--project", "photo.heic", cwd=tmp_path, expect=1)
+    assert "convert it" in output and "delete" not in output

@@ -16,6 +16,19 @@ def test_b_frames_in_avi(video, tmp_path, codec):
     assert len(decode_all(tmp_path / "b.avi")) >= 58
 
 
+def test_b_frames_seconds_apart(tmp_path):
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=128x64:rate=1:duration=12", "-c:v", "libx264", tmp_path / "slow.mp4")
+    frames, index = extracted(tmp_path / "slow.mp4", tmp_path / "f")
+    assert len(frames) == 12 and index["time"] == list(range(12)) and set(index["scene"]) == {0}
+
+
+def test_every_second_frame_of_times_in_milliseconds(tmp_path):
+    write_video(tmp_path / "whole.mp4", moving_frames(120), 30)
+    ffmpeg("-i", tmp_path / "whole.mp4", "-c", "copy", tmp_path / "rounded.mkv")
+    _, index = extracted(tmp_path / "rounded.mkv", tmp_path / "f", target_frames=60)
+    assert np.diff(index["time"]).max() < 0.07  # and not three frames now and then
+
+
 def test_every_clip_of_a_folder_is_a_scene_whatever_its_start(video, tmp_path):
     (tmp_path / "clips").mkdir()
     for name in ("1.mp4", "2.mp4"):

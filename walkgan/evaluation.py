@@ -81,15 +81,17 @@ def seeded_fakes(generator, count, seed):
 
 def real_frames(paths, timeline, count):
     """Return `count` frames evenly in time, and for each its time and whether it is in the second half of its scene."""
-
     chosen = evenly_spaced(len(paths), count)
     frames = np.stack([read_frame(paths[index]) for index in chosen])
-    return frames, timeline.times[chosen], second_halves(timeline)[chosen]
+    times = timeline.times + 1e6 * timeline.scene_starts  # those of each video begin at 0, but are other moments
+    return frames, times[chosen], second_halves(timeline)[chosen]
 
 
 def second_halves(timeline):
-    """Return, for each frame, whether it is in the second half of its scene."""
-    return np.arange(len(timeline.times)) >= (timeline.scene_starts + timeline.scene_ends) / 2
+    """Return, for each frame, whether it is in the second half of its scene, or of all where most scenes have none."""
+    numbers = np.arange(len(timeline.times))
+    halves = numbers >= (timeline.scene_starts + timeline.scene_ends) / 2
+    return halves if halves.mean() > 0.25 else numbers >= len(numbers) / 2  # scenes of a single frame
 
 
 def score(frames, fakes, frame_features, fake_features, times, second_half):
@@ -151,7 +153,8 @@ def score_motion(generator, paths, timeline, seed, speed=1.0):
     real = motion(real_walks)
     steps = speed * timeline.frame_interval * (steps_per_second(generator) or 0)
     walks = generated_walks(generator, real, len(starts), length, seed, steps)
-    fake, halves = motion(walks), (real_walks[::2], real_walks[1::2])
+    num_pairs = len(starts) // 2
+    fake, halves = motion(walks), (real_walks[: 2 * num_pairs : 2], real_walks[1 : 2 * num_pairs : 2])
     distances = motion_distances(real, fake) | {"patches": patch_distance(real_walks, walks)}
     baseline = motion_distances(*map(motion, halves)) | {"patches": patch_distance(*halves)}
     scores = {name: (distances[name], baseline[name]) for name in distances}

@@ -22,6 +22,7 @@ VIDEO_SUFFIXES = (
     ".3g2", ".vob", ".ogv", ".gif", ".dv", ".mxf", ".asf", ".mod", ".tod", ".f4v", ".divx", ".m2v", ".mp2", ".h264",
     ".h265", ".hevc", ".264", ".265", ".y4m",
 )  # fmt: skip
+ROUNDING = 1.5e-3  # seconds: many formats round times to milliseconds
 OS_FILES = ("thumbs.db", "desktop.ini")  # that Windows adds to folders; other systems begin theirs with a dot
 
 
@@ -33,6 +34,11 @@ def extract(settings):
     settings.check()
     info = json.loads(json.dumps(asdict(settings) | {"frames": None}, default=str))
     is_local = settings.video != BUILT_IN and not is_url(settings.video)
+    if settings.crop and is_url(settings.video):
+        raise SettingError(
+            f"--crop is in pixels of a file: download the video first, without --crop, then give --video the file in "
+            f"{settings.frames.parent / 'videos'}."
+        )
     if not is_local and frames_are_complete(settings, info):
         return  # before anything is rendered or downloaded again
     paths = find_videos(settings)
@@ -91,7 +97,7 @@ def choose_frames(videos, count):
     inside = np.flatnonzero(part)
     chosen = part.copy()
     if len(inside) > count:
-        slots = (times[inside] / (starts[-1] / count) + 1e-6).astype(int)
+        slots = ((times[inside] + ROUNDING) / (starts[-1] / count)).astype(int)
         firsts = inside[np.unique(slots, return_index=True)[1]][:count]
         others = np.setdiff1d(inside, firsts)
         chosen[:] = False

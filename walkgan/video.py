@@ -157,7 +157,7 @@ def _in_presentation_order(packets):
     """Yield the timestamps of packets (pts, dts), which come in decoding order, as frames are shown."""
     pending, last_pts, last_dts = [], None, None
     for pts, dts in packets:
-        jumps = pts is None or (last_pts is not None and abs(pts - last_pts) > LONGEST_PAUSE)
+        jumps = pts is None or (dts is None and last_pts is not None and abs(pts - last_pts) > LONGEST_PAUSE)
         if jumps or (dts is not None and last_dts is not None and dts < last_dts):
             yield from sorted(pending)
             pending = []
@@ -165,7 +165,8 @@ def _in_presentation_order(packets):
             yield None
         else:
             heapq.heappush(pending, pts)
-        if len(pending) > MAX_REORDER:
+        # No frame is shown before it is decoded, so none of those to come is shown before the last dts.
+        while pending and (len(pending) > MAX_REORDER or (dts is not None and pending[0] <= dts)):
             yield heapq.heappop(pending)
         last_pts, last_dts = pts, dts
     yield from sorted(pending)
