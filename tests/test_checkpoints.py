@@ -133,6 +133,24 @@ def test_rolled_back_to_before_a_growth_the_size_begins_again(tmp_path, saved_af
     assert int(gan.optimizer.iterations) == (6 if saved_after_growth else 0)
 
 
+def test_a_divergence_within_an_epoch_is_rolled_back_once(tmp_path, frames_dir):
+    settings = TrainingSettings(batch_size=2, latent_dim=8, width=4)
+    gan = build_gan(settings, (16, 32, 3))
+    samples = SampleGrid(tmp_path, settings, list_frames(frames_dir))
+    checkpoints = Checkpoints(tmp_path, settings, samples, Pace([], None, 0))
+    checkpoints.set_model(gan)
+    checkpoints.save(gan)
+    for epoch in range(2):
+        checkpoints.on_epoch_begin(epoch)
+        nan(gan)
+        checkpoints.save_or_roll_back(gan)
+        checkpoints.on_epoch_end(epoch, {"d_loss": np.nan, "g_loss": np.nan})  # the mean since the epoch's first step
+        assert len((tmp_path / "rollbacks.log").read_text().splitlines()) == epoch + 1
+    checkpoints.on_epoch_begin(2)
+    checkpoints.on_epoch_end(2, {"d_loss": np.nan, "g_loss": np.nan})
+    assert "losses are NaN" in (tmp_path / "rollbacks.log").read_text()
+
+
 def test_a_dark_video_is_no_divergence(tmp_path):
     frames = np.zeros((24, 16, 32, 3), "uint8")  # 87.5% black
     frames[:, 6:10, 8:24] = np.linspace(40, 220, 24).astype("uint8")[:, None, None, None]

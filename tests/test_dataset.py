@@ -118,3 +118,13 @@ def test_frames_whose_names_are_not_utf8(tmp_path):
             file.write(content)
     paths, shape = usable_frames(list_frames(tmp_path))
     assert len(paths) == 3 and shape == (8, 16, 3) and fingerprint(paths) > 0
+
+
+def test_frames_of_an_interrupted_extraction_are_not_trained_on(tmp_path):
+    paths = list_frames(write_frames(tmp_path, np.zeros((4, 8, 8, 3), "uint8")))
+    for content in ('{"complete": true}', "{}", "[]", "no JSON"):
+        (tmp_path / "frames.json").write_text(content)
+        assert usable_frames(paths) == (paths, (8, 8, 3))
+    (tmp_path / "frames.json").write_text('{"complete": false, "time": []}')
+    with pytest.raises(InputError, match="interrupted"):
+        usable_frames(paths)

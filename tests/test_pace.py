@@ -60,10 +60,19 @@ def test_frames_without_a_speed_leave_the_name(panned_frames):
     gan = SimpleNamespace(ema_generator=SimpleNamespace(name="walker_2"), steps=1)
     timeline = read_timeline(panned_frames)
     slow = SimpleNamespace(frame_interval=0.5, scene_ends=timeline.scene_ends)
-    cuts = SimpleNamespace(frame_interval=1 / 30, scene_ends=np.arange(1, 21))
+    cuts = SimpleNamespace(frame_interval=1 / 30, scene_ends=np.arange(1, 21), times=np.arange(20) / 30)
     for each in (None, slow, cuts):
         Pace(panned_frames, each, 0).set(gan)
         assert gan.ema_generator.name == "walker_2"
+
+
+def test_the_speed_is_that_of_the_usual_interval(panned_frames):
+    # 15 frames a second of a video of 30, in times as frames.json rounds them: every second frame, at last every frame.
+    numbers = np.array([*range(0, 14, 2), *range(14, 20)])
+    times = np.round(numbers / 30, 4)
+    timeline = SimpleNamespace(frame_interval=0.0667, scene_ends=np.full(13, 13), times=times)
+    speed = Pace([panned_frames[number] for number in numbers], timeline, 0).speed
+    assert speed == pytest.approx(4 / 64, rel=0.1)
 
 
 def test_an_untrained_generator_keeps_its_name(panned_frames):

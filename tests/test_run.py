@@ -154,6 +154,7 @@ def test_growth_schedule(tmp_path):
     assert growth_schedule(windows, (160, 320, 3), 336) == list(zip([0, 60, 70], sizes, strict=True))
     assert growth_schedule(with_features, (40, 80, 3), 336)[1][0] == 125  # too small for features
     assert growth_schedule(TrainingSettings(grow=False), (160, 320, 3), 336) == [(0, (160, 320, 3))]
+    assert growth_schedule(TrainingSettings(epochs=100), (512, 1024, 3), 336)[-1] == (80, (512, 1024, 3))  # of five
     (tmp_path / "settings.json").write_text('{"settings": {}, "frame_shape": [40, 80, 3]}')
     warm = TrainingSettings(start_from=tmp_path)
     assert [shape for _, shape in growth_schedule(warm, (160, 320, 3), 336)] == sizes[1:]

@@ -14,6 +14,7 @@ from walkgan.errors import InputError
 from walkgan.files import atomic_write
 from walkgan.generators import generate
 from walkgan.metrics import diversity
+from walkgan.run_folder import resume_options
 
 # What counts as a divergence:
 MIN_D_LOSS = 0.01  # over an epoch: below, the discriminator has nothing left to teach
@@ -34,19 +35,26 @@ class Checkpoints(Callback):
         self.run_dir, self.keep, self.samples, self.pace = run_dir, settings.keep_checkpoints, samples, pace
         self.seconds, self.last_save = 60 * settings.checkpoint_minutes, time.monotonic()
         self.d_loss_is_nonnegative = settings.loss != "wasserstein-gp"
+        self.rolled_back_in_epoch = False
         (run_dir / "checkpoints").mkdir(exist_ok=True)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.rolled_back_in_epoch = False
 
     def on_train_batch_end(self, batch, logs=None):
         if any_process(time.monotonic() - self.last_save > self.seconds, batch):
             self.save_or_roll_back(self.model)
 
     def on_epoch_end(self, epoch, logs=None):
-        gan = self.model
-        if not np.isfinite([logs["d_loss"], logs["g_loss"]]).all():
-            self.roll_back(gan, "the losses are NaN or infinite")
-        elif self.d_loss_is_nonnegative and logs["d_loss"] < MIN_D_LOSS:
-            self.roll_back(gan, f"the discriminator overpowers the generator (d_loss below {MIN_D_LOSS})")
-        elif (epoch + 1) % self.samples.every == 0 and (reason := self.find_divergence(gan)):
+        gan, reason = self.model, None
+        if not self.rolled_back_in_epoch:  # else its mean losses are still those of before
+            if not np.isfinite([logs["d_loss"], logs["g_loss"]]).all():
+                reason = "the losses are NaN or infinite"
+            elif self.d_loss_is_nonnegative and logs["d_loss"] < MIN_D_LOSS:
+                reason = f"the discriminator overpowers the generator (d_loss below {MIN_D_LOSS})"
+        if not reason and (epoch + 1) % self.samples.every == 0:
+            reason = self.find_divergence(gan)
+        if reason:
             self.roll_back(gan, reason)
 
     def find_divergence(self, gan):
@@ -69,6 +77,7 @@ class Checkpoints(Callback):
 
     def roll_back(self, gan, reason):
         """Load the last checkpoint, stabilise the training, report it and continue."""
+        self.rolled_back_in_epoch = True
         step, growth_step = gan.steps, int(gan.growth_step)
         loaded = load_newest_checkpoint(gan, self.run_dir)
         is_of_a_smaller_size = int(gan.growth_step) != growth_step
@@ -103,7 +112,7 @@ class Checkpoints(Callback):
         if free < needed:  # checked first, since HDF5 answers a full disk with dozens of errors
             raise InputError(
                 f"{self.run_dir} needs {needed >> 20} MB for a checkpoint and the disk has {free >> 20}: free some "
-                f"space, then continue with --resume --run {self.run_dir.name}; the last checkpoint is intact."
+                f"space, then continue with {resume_options(self.run_dir)}; the last checkpoint is intact."
             )
         with atomic_write(self.run_dir / "checkpoints" / f"step-{gan.steps:08}.weights.h5") as partial:
             gan.save_weights(partial)

@@ -7,6 +7,7 @@ import os
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,8 +41,10 @@ def usable_frames(paths):
     """Return the paths of the frames that can be trained on, and the shape (height, width, 3) they all have.
 
     These are the images of the most frequent size; how many are left out is printed, with the first of them. Reads
-    about 2,000 frames per second. Raises InputError where at most half of the files, or fewer than two, are usable.
+    about 2,000 frames per second. Raises InputError where at most half of the files, or fewer than two, are usable, and
+    where their extraction was interrupted.
     """
+    require_complete(paths[0].parent)
 
     def shape_of(path):
         try:
@@ -64,6 +67,16 @@ def usable_frames(paths):
     if len(usable) < 2:
         raise InputError(f"{paths[0].parent} holds only one frame: extract more.")
     return usable, common
+
+
+def require_complete(folder):
+    """Raise InputError where the extraction of the frames in a folder was interrupted."""
+    with suppress(OSError, ValueError, AttributeError):  # no frames.json, or none of this project: nothing to say
+        if json.loads((folder / "frames.json").read_text()).get("complete") is False:
+            raise InputError(
+                f"the extraction into {folder} was interrupted, or still runs: run the same command again to finish "
+                "it. To train on the part that is there, delete its frames.json."
+            )
 
 
 def fingerprint(paths):

@@ -26,10 +26,12 @@ class Pace:
 
     def __init__(self, paths, timeline, seed):
         self.speed, self.seed = None, seed
-        if not timeline or timeline.frame_interval > 1 / MIN_FRAME_RATE:  # too slow to measure a speed
+        if not timeline or timeline.frame_interval > 1.01 / MIN_FRAME_RATE:  # frames.json rounds times
             return
         self.frame_rate = 1 / timeline.frame_interval
-        firsts = np.flatnonzero(np.arange(len(paths)) + 1 < timeline.scene_ends)
+        intervals = np.diff(timeline.times, append=np.inf)  # which differ: every frame, then every second one
+        within_scene = np.arange(len(paths)) + 1 < timeline.scene_ends
+        firsts = np.flatnonzero(within_scene & (abs(intervals * self.frame_rate - 1) < 0.4))
         if len(firsts):
             firsts = firsts[evenly_spaced(len(firsts), min(NUM_PAIRS, len(firsts)))]
             self.speed = median_speed(

@@ -94,6 +94,12 @@ def settings_as_json(settings, **info):
     return json.dumps({"settings": asdict(settings), **info}, indent=2, default=str) + "\n"
 
 
+def resume_options(run_dir):
+    """Return the command-line options that continue a run."""
+    runs = "" if run_dir.parent == Path("saved_models") else f"--runs {run_dir.parent} "
+    return f"{runs}--resume --run {run_dir.name}"
+
+
 def require_same_frames(run_dir, info):
     """Raise SettingError where a run to resume was trained on other frames than `info` describes."""
     saved = load_run_info(run_dir)

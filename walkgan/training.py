@@ -38,6 +38,7 @@ from walkgan.run_folder import (
     load_settings,
     new_run_dir,
     require_same_frames,
+    resume_options,
     settings_as_json,
 )
 from walkgan.scoring_network import load_network
@@ -84,18 +85,17 @@ def train(settings):
 
 def run_training(run_dir, settings, gan, paths, info, timeline, network):
     """Train a GAN in the folder of its run, from where that stands to the end of its epochs, or to a stop."""
-    # Scores of another network cannot be compared.
-    comparable = not settings.resume or load_settings(run_dir).features == settings.features
     steps_per_epoch = math.ceil(len(paths) / settings.batch_size)
     last_step = settings.epochs * steps_per_epoch
-    growth = start_or_resume(run_dir, settings, gan, info, last_step)
+    growth, scored_since = start_or_resume(run_dir, settings, gan, info, last_step)
     stop = GracefulStop(settings.minutes)
     progress = ProgressBar(gan.steps, last_step, steps_per_epoch, stop)
     log = CSVLog(run_dir / "metrics.csv", gan.steps, steps_per_epoch, settings)
     samples = SampleGrid(run_dir, settings, paths)
     pace = Pace(paths, timeline, settings.seed)
     checkpoints = Checkpoints(run_dir, settings, samples, pace)
-    evaluation = PeriodicEvaluation(run_dir, settings, paths, network, log.rows if comparable else [], pace, stop)
+    comparable = [row for row in log.rows if float(row["step"]) > scored_since]
+    evaluation = PeriodicEvaluation(run_dir, settings, paths, network, comparable, pace, stop)
     board = [EpochTensorBoard(run_dir / "logs", write_graph=False)] if find_spec("tensorflow") else []
     if gan.steps == 0:
         checkpoints.save(gan)  # the first to roll back to
@@ -114,23 +114,32 @@ def run_training(run_dir, settings, gan, paths, info, timeline, network):
 
 
 def start_or_resume(run_dir, settings, gan, info, last_step):
-    """Load the newest checkpoint on --resume, write settings.json and return the growth schedule of the run."""
+    """Load the newest checkpoint on --resume and write settings.json.
+
+    Returns the growth schedule of the run, and the step after which today's network has scored it: scores of another
+    network cannot be compared.
+    """
+    scored_since = 0
     if settings.resume:
-        growth = load_run_info(run_dir)["growth"]  # as at the start, even if --epochs has changed
+        before = load_run_info(run_dir)
+        growth = before["growth"]  # as at the start, even if --epochs has changed
         if not load_newest_checkpoint(gan, run_dir) and settings.start_from:  # killed before the first
             warm_start(settings.start_from, gan, settings)
         distribution.require_equal_on_all_processes("their checkpoints", gan.steps)
         if gan.steps >= last_step:
             raise SettingError(f"{run_dir} has finished its {settings.epochs} epochs: set more with --epochs.")
+        same_network = load_settings(run_dir).features == settings.features
+        scored_since = before.get("scored_since", 0) if same_network else gan.steps
     else:
         growth = growth_schedule(settings, gan.generator.output_shape[1:], info["frame_count"])
-    info = info | {"growth": growth, "keras": keras.__version__, "backend": keras.backend.backend()}
+    info = info | {"growth": growth, "scored_since": scored_since}
+    info |= {"keras": keras.__version__, "backend": keras.backend.backend()}
     with atomic_write(run_dir / "settings.json") as partial:
         partial.write_text(settings_as_json(replace(settings, resume=False, run=None), **info))
     verb = "resuming" if settings.resume else "training"
     height, width = info["frame_shape"][:2]
     print(f"{verb} {run_dir} on {info['frame_count']} {height}x{width} frames")
-    return growth
+    return growth, scored_since
 
 
 def fit_size(gan, next_batches, shape, epochs, steps_per_epoch, callbacks, stop):
@@ -154,9 +163,7 @@ def fit_size(gan, next_batches, shape, epochs, steps_per_epoch, callbacks, stop)
 
 def report_end(run_dir, settings, steps, steps_per_epoch, stop):
     """Print how the training ended, where its results are and how to continue; raise InputError where a read failed."""
-    command = f"--resume --run {run_dir.name}"
-    if settings.runs != Path("saved_models"):
-        command = f"--runs {settings.runs} {command}"
+    command = resume_options(run_dir)
     if stop.error and steps < settings.epochs * steps_per_epoch:  # else it was of a batch read ahead
         raise InputError(f"{stop.error} Everything is saved; then continue with {command}.")
     outcome = stop.reason or ("stopped by another host" if stop.agreed else "finished")
@@ -209,8 +216,9 @@ def copy_weights(source, network):
 def growth_schedule(settings, frame_shape, frame_count):
     """Return (first epoch, frame shape) of each size that is trained, smallest first.
 
-    Each size but the last has a quarter of the epochs, but no more than MAX_IMAGES_PER_SIZE images, or with feature
-    discriminators MAX_IMAGES_PER_SIZE_WITH_FEATURES. Of windows the smallest size has the former: it teaches motion.
+    Each size but the last has a quarter of the epochs (of five or six sizes, a fifth or sixth), but no more than
+    MAX_IMAGES_PER_SIZE images, or with feature discriminators MAX_IMAGES_PER_SIZE_WITH_FEATURES. Of windows the
+    smallest size has the former: it teaches motion.
     """
     shapes = list(frame_shapes_by_level(frame_shape).values())
     if settings.start_from:
@@ -222,5 +230,6 @@ def growth_schedule(settings, frame_shape, frame_count):
     images = [MAX_IMAGES_PER_SIZE_WITH_FEATURES if with_features else MAX_IMAGES_PER_SIZE] * len(shapes)
     if settings.window > 1:
         images[0] = MAX_IMAGES_PER_SIZE
-    epochs = [min(settings.epochs // 4, math.ceil(count / (frame_count * settings.window))) for count in images]
+    most = settings.epochs // max(4, len(shapes))
+    epochs = [min(most, math.ceil(count / (frame_count * settings.window))) for count in images]
     return [(sum(epochs[:number]), shape) for number, shape in enumerate(shapes)]
