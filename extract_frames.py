@@ -37,7 +37,8 @@ class ExtractionSettings:
     """Second of each video to end before."""
     crop: tuple[int, int, int, int] | None = None
     """X Y WIDTH HEIGHT of the part of the video to use, to leave out a watermark, in pixels of the video as a player
-    shows it (upright, square pixels); a frame is the largest centred part of it with the frame's proportions."""
+    shows it (upright, square pixels); a frame is the largest centred part of it with the frame's proportions. Takes a
+    file or a folder, not a URL."""
 
     def check(self):
         """Raise SettingError for the first value out of its range."""
