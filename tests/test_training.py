@@ -1,6 +1,7 @@
 """The course of a training: what is compiled when, and how the progress bar ends."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -61,6 +62,9 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_warm_again(tmp
     warmed = []
     monkeypatch.setattr(training, "warm_start", lambda *arguments: warmed.append(arguments[0]))
     gan = SimpleNamespace(steps=0)
-    assert training.start_or_resume(run_dir, settings, gan, info, 8) == [[0, [16, 32, 3]]]
+    assert training.start_or_resume(run_dir, settings, gan, info, 8) == ([[0, [16, 32, 3]]], 0)
     assert warmed == [tmp_path / "source"]
     settings.check()  # the source may be gone once there is a checkpoint
+    gan.steps = 5
+    for _ in range(2):  # from where on another network scores, also at the next resume
+        assert training.start_or_resume(run_dir, replace(settings, features=None), gan, info, 8)[1] == 5
