@@ -12,7 +12,7 @@ from pathlib import Path
 
 from walkgan.cli import run_script
 from walkgan.errors import SettingError
-from walkgan.extraction import BUILT_IN, extract
+from walkgan.extraction import BUILT_IN, extract, is_url
 from walkgan.settings import check_range
 
 
@@ -48,6 +48,11 @@ class ExtractionSettings:
             raise SettingError(f"--start {self.start} and --end {self.end} (seconds) leave nothing of the video.")
         if self.crop and (min(self.crop) < 0 or 0 in self.crop[2:]):
             raise SettingError(f"--crop takes X Y WIDTH HEIGHT in pixels of the video, not {self.crop}.")
+        if self.crop and is_url(self.video):
+            raise SettingError(
+                "--crop is in pixels of a file: download the video first, without --crop, then give --video the file "
+                f"in {self.frames.parent / 'videos'}."
+            )
 
 
 SETTINGS = ExtractionSettings(

@@ -53,14 +53,18 @@ def test_every_second_real_frame_scores_like_the_baseline(network):
     assert scores["novelty"][0] < 0.5 < scores["novelty"][1]  # near-copies, and frames of other moments
 
 
-def test_walks_are_scored_at_their_speed(tmp_path):
+def write_rolling_noise(folder, count):
+    """Write frames in which everything moves by a pixel a frame, and return their paths."""
     noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (32, 64, 3), "uint8"), (0, 0), 1.5)
-    write_frames(tmp_path, [np.roll(noise, number, 1) for number in range(100)])
+    return list_frames(write_frames(folder, [np.roll(noise, number, 1) for number in range(count)]))
+
+
+def test_walks_are_scored_at_their_speed(tmp_path):
+    paths = write_rolling_noise(tmp_path, 100)
     keras.utils.set_random_seed(0)
     generator = build_generator(16, (32, 64, 3), width=8, name="walker_30")
     for layer in generator.layers[-8:]:
         layer.set_weights([10 * weight for weight in layer.get_weights()])
-    paths = list_frames(tmp_path)
     slow, fast = (score_motion(generator, paths, read_timeline(paths), 0, speed) for speed in (0.5, 2))
     assert fast["motion, pace"][0] > 1.5 * slow["motion, pace"][0] > 0
     assert fast["motion, similarity"] != slow["motion, similarity"]
@@ -71,25 +75,20 @@ def test_walks_are_scored_at_their_speed(tmp_path):
 
 
 def test_windows_that_a_cut_leaves_in_odd_number_are_scored(tmp_path):
-    noise = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (32, 64, 3), "uint8"), (0, 0), 1.5)
-    paths = write_and_list(tmp_path, [np.roll(noise, number, 1) for number in range(80)])
+    paths = write_rolling_noise(tmp_path, 80)
     timeline = Timeline(np.arange(80) / 30, np.repeat([14, 80], [14, 66]), 1 / 30)  # the cut lies in one of 8 windows
     scores = score_motion(build_generator(16, (32, 64, 3), width=8, name="walker_30"), paths, timeline, 0)
     assert scores["motion, patches"][1] > 0
 
 
 def test_frames_of_two_clips_are_never_of_one_moment(tmp_path):
-    paths = write_and_list(tmp_path, moving_frames(40, 16, 32))
+    paths = list_frames(write_frames(tmp_path, moving_frames(40, 16, 32)))
     clips = Timeline(np.tile(np.arange(10) / 30, 4), np.repeat([10, 20, 30, 40], 10), 1 / 30)
     _, times, halves = real_frames(paths, clips, 40)
     assert (np.abs(times[:10, None] - times[10:]) > 1).all() and np.ptp(times[:10]) < 1
     assert halves.sum() == 20
     single = Timeline(np.zeros(40), np.arange(1, 41), 1 / 30)
     assert (real_frames(paths, single, 40)[2] == np.repeat([False, True], 20)).all()
-
-
-def write_and_list(folder, frames):
-    return list_frames(write_frames(folder, frames))
 
 
 def test_what_cannot_be_scored_is_reported(trained, network, frames_dir, many_frames, tmp_path):

@@ -90,6 +90,8 @@ def test_circle_stays_a_circle():
 def test_crop_box(video, tmp_path):
     frames, _ = extracted(video, tmp_path / "f", crop=(64, 0, 64, 16))  # the blue corner, upper right
     np.testing.assert_allclose(frames.mean((0, 1, 2)), [0, 0, 200], atol=25)
+    url = ("--video", "https://localhost/walk.mp4")  # whose size is known after the download only
+    assert "in pixels of a file" in run("extract_frames.py", *url, "--crop", 0, 0, 8, 8, cwd=tmp_path, expect=2)
     output = run("extract_frames.py", "--video", video, "--crop", 100, 0, 64, 64, cwd=tmp_path, expect=2)
     assert "outside" in output
     assert not (tmp_path / "data").exists()

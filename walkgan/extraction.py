@@ -34,11 +34,6 @@ def extract(settings):
     settings.check()
     info = json.loads(json.dumps(asdict(settings) | {"frames": None}, default=str))
     is_local = settings.video != BUILT_IN and not is_url(settings.video)
-    if settings.crop and is_url(settings.video):
-        raise SettingError(
-            f"--crop is in pixels of a file: download the video first, without --crop, then give --video the file in "
-            f"{settings.frames.parent / 'videos'}."
-        )
     if not is_local and frames_are_complete(settings, info):
         return  # before anything is rendered or downloaded again
     paths = find_videos(settings)

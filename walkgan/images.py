@@ -30,10 +30,11 @@ def to_grey(frames):
     return [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
 
 
-def read_frame(path):
+def read_frame(path, remedy=None):
     """Read one frame: (height, width, 3) uint8 RGB, from a grey or transparent image too.
 
-    Raises InputError, naming the file, when it is no image, missing or cannot be read.
+    Raises InputError, naming the file, when it is missing, cannot be read, or is no image; then with the remedy, by
+    default that for a frame of a training.
     """
     # Not cv2.imread, which prints warnings of its own and cannot open every path on Windows.
     try:
@@ -44,9 +45,8 @@ def read_frame(path):
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     frame = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB) if content.size else None
     if frame is None:
-        raise InputError(
-            f"{path} is not an image, or is damaged: delete it, or the whole {path.parent} and extract again."
-        )
+        remedy = remedy or f"delete it, or the whole {path.parent} and extract again"
+        raise InputError(f"{path} is not an image that can be read, or is damaged: {remedy}.")
     return frame
 
 

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from tqdm import tqdm
 
-from walkgan.errors import InputError, SettingError
+from walkgan.errors import SettingError
 from walkgan.files import atomic_write
 from walkgan.generators import load_generator, project, steps_per_second
 from walkgan.images import crop_and_resize, image_grid, read_frame, to_uint8, write_frame
@@ -25,7 +25,7 @@ def infer(settings):
     """Write plot.png, frames/*.png, walk.mp4, walks.mp4 and strip.png as `settings` say, and print where they are."""
     settings.check()
     path = find_generator(settings.generator)
-    image = read_image(settings.project) if settings.project else None
+    image = read_frame(settings.project, "convert it to PNG or JPEG") if settings.project else None
     generator = load_generator(path)
     output = settings.output
     remove_stale_frames(output, path)
@@ -65,22 +65,15 @@ def remove_stale_frames(output, path):
     """
     folder, marker = output / "frames", output / ".generator.sha256"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not marker.exists() and any(folder.glob("[!.]*")):
+    before = marker.read_text().strip() if marker.exists() else None
+    if before is None and any(folder.glob("[!.]*")):
         raise SettingError(f"{folder} holds files that this script did not write: choose another --output.")
     folder.mkdir(parents=True, exist_ok=True)
-    if not marker.exists() or marker.read_text().strip() != digest:
+    if before != digest:
         for frame in folder.glob("*.png"):
             if re.fullmatch(r"\d{6,}", frame.stem):
                 frame.unlink()
         marker.write_text(digest + "\n")
-
-
-def read_image(path):
-    """Return the image of a file, (height, width, 3) uint8 RGB; raise InputError where it cannot be read."""
-    try:
-        return read_frame(path)
-    except InputError as error:
-        raise InputError(f"{path} cannot be read as an image: convert it to PNG or JPEG.") from error
 
 
 def generate_batches(generator, latent_of, total, description):
