@@ -1,5 +1,6 @@
 """Several devices and several hosts train as one."""
 
+import os
 import signal
 import socket
 import time
@@ -37,7 +38,8 @@ def test_two_devices_train_like_one(tmp_path, network, backend):
     pytest.importorskip(backend)
     (tmp_path / "frames").mkdir()
     write_frames(tmp_path / "frames", moving_frames(11, 16, 32))  # of which two devices cannot score a half each
-    environment = {"KERAS_BACKEND": backend, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    two_devices = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    environment = {"KERAS_BACKEND": backend, "XLA_FLAGS": two_devices}
     if backend == "tensorflow":
         (tmp_path / "sitecustomize.py").write_text(TWO_PROCESSORS)  # which Python runs first
         environment["PYTHONPATH"] = str(tmp_path)

@@ -1,6 +1,7 @@
 """The networks: shapes, shared layers, errors, all backends."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -150,5 +151,6 @@ frames = gan.ema_generator.predict(np.zeros((2, 4)), verbose=0)
 assert np.isfinite(frames).all() and frames.shape == (2, 16, 32, 3)
 """
     environment = {"KERAS_BACKEND": backend, "PYTHONPATH": str(REPO), "PATH": "/usr/bin:/bin"}
+    environment["XLA_FLAGS"] = os.environ["XLA_FLAGS"]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -161,24 +161,18 @@ def test_growth_schedule(tmp_path):
     assert growth_schedule(replace(warm, grow=False), (160, 320, 3), 336) == [(0, (160, 320, 3))]
 
 
-@pytest.fixture(scope="module")
-def small_walk():
-    """The built-in walk at 16x32, every fourth frame of it, 200 in all."""
+def test_walks_go_backwards_where_their_video_does(tmp_path):
     with ThreadPoolExecutor() as pool:
         draw_small = lambda number: crop_and_resize(synthetic_walk.render_frame(4 * number), 16, 32)  # noqa: E731
-        return np.stack(list(pool.map(draw_small, range(200))))
-
-
-@pytest.mark.parametrize("direction", [1, -1])
-def test_walks_go_the_way_their_video_goes(tmp_path, small_walk, direction):
+        frames = list(pool.map(draw_small, range(200)))
     (tmp_path / "frames").mkdir()
-    write_frames(tmp_path / "frames", small_walk[::direction])
+    write_frames(tmp_path / "frames", frames[::-1])
     arguments = ("--frames", "frames", "--latent-dim", 32, "--width", 8, "--epochs", 100, "--sample-every", 60)
     run("train_unconditional_gan_big.py", *arguments, "--features", "None", cwd=tmp_path)
     generator = load_generator(tmp_path / "saved_models/0001-ordered/generator.keras")
     latents = np.stack([rotated_latent(latent_from_seed(32, seed), step) for seed in range(8) for step in range(40)])
     walks = np.split(to_uint8(generator.predict(latents, verbose=0)), 8)
-    assert (direction * motion(walks)["expansion"] > 0).mean() >= 0.9
+    assert (motion(walks)["expansion"] < 0).mean() >= 0.9
 
 
 @pytest.mark.skipif(not REAL_VIDEOS.exists(), reason="the real videos lie beside the project only where it is made")
