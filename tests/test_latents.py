@@ -3,8 +3,8 @@
 import numpy as np
 from keras import ops
 
-from walkgan.gan import append_time_channel
 from walkgan.latents import rotate, step_angles
+from walkgan.windows import append_time_channel
 
 
 def test_rotation_keeps_the_prior_adds_up_and_has_a_direction():

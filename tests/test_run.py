@@ -31,7 +31,8 @@ from walkgan.latents import latent_from_seed, rotated_latent
 from walkgan.motion_metrics import motion
 from walkgan.run_folder import load_run_info, load_settings
 from walkgan.settings import TrainingSettings
-from walkgan.training import growth_schedule, warm_start
+from walkgan.training import growth_schedule
+from walkgan.warm_start import warm_start
 
 SCRIPT = "train_unconditional_gan.py"
 pytestmark = pytest.mark.slow

@@ -18,8 +18,9 @@ from walkgan.distribution import process_index_and_count
 from walkgan.errors import InputError
 from walkgan.files import natural_order
 from walkgan.images import crop_and_resize, read_frame, to_float
-from walkgan.latents import FRAME_STRIDES
+from walkgan.places import move_to_places
 from walkgan.sampling import evenly_spaced
+from walkgan.windows import choose_windows
 
 CUT_THRESHOLD = 20  # mean change of brightness, of 255, between frames that may be a cut
 PREFETCH_BATCHES = min(os.cpu_count() or 1, 8)
@@ -137,14 +138,15 @@ def read_timeline(paths):
     return Timeline(times, ends[np.searchsorted(ends, numbers, "right")], frame_interval)
 
 
-def batches(paths, settings, step, frame_shape, timeline=None):
+def batches(paths, settings, step, frame_shape, timeline=None, places=(1.0,)):
     """Yield the batches of a run from `step` on, without end, with frames resized to frame_shape.
 
     Each batch is a tuple of one dictionary as GAN reads it. Batch number `step` is a function of the seed and that
     number alone, on every backend, so a resumed training sees the frames and latents it would have seen. Every frame is
-    used in every epoch; the last batch is filled up with frames before it. With a timeline, every frame chooses a
-    window, see `choose_windows`. Threads make the next batches while the network trains, since a GPU would wait for
-    them longer than it computes. Of several processes, each makes its own part of every batch.
+    used in every epoch; the last batch is filled up with frames before it. To learn motion, every frame chooses a
+    window on the timeline, see `choose_windows`. `places`: as of find_places. Threads make the next batches while the
+    network trains, since a GPU would wait for them longer than it computes. Of several processes, each makes its own
+    part of every batch.
     """
     steps_per_epoch = math.ceil(len(paths) / settings.batch_size)
 
@@ -158,7 +160,7 @@ def batches(paths, settings, step, frame_shape, timeline=None):
         epoch, batch = divmod(step, steps_per_epoch)
         start = min(batch * settings.batch_size, len(paths) - settings.batch_size)
         chosen = order_of(epoch)[start : start + settings.batch_size]
-        return (make_batch(paths, chosen, settings, step, frame_shape, timeline),)
+        return (make_batch(paths, chosen, settings, step, frame_shape, timeline, places),)
 
     with ThreadPoolExecutor(PREFETCH_BATCHES) as pool:
         pending = deque()
@@ -168,15 +170,19 @@ def batches(paths, settings, step, frame_shape, timeline=None):
                 yield pending.popleft().result()
 
 
-def make_batch(paths, chosen, settings, step, frame_shape, timeline):
+def make_batch(paths, chosen, settings, step, frame_shape, timeline, places):
     """Return this process's part of batch number `step`, of the frames with the indices `chosen` (batch_size,)."""
     rng = np.random.default_rng((settings.seed, 1, step))
     batch = {"latents": rng.standard_normal((settings.batch_size, settings.latent_dim), "float32")}
-    windows = chosen[:, None]
-    if timeline:
+    windows, steps = chosen[:, None], 0
+    if settings.window > 1:
         windows = choose_windows(chosen, settings.window, timeline, rng)
         offsets = timeline.times[windows] - timeline.times[windows[:, :1]]
         batch["frame_offsets"] = (offsets / timeline.frame_interval).astype("float32")
+        steps = batch["frame_offsets"][:, -1]
+    if len(places) > 1:
+        shares = windows[:, 0] / len(paths)
+        batch["latents"], batch["place"] = move_to_places(batch["latents"], shares, places, steps, rng)
     process, num_processes = process_index_and_count()
     share = settings.batch_size // num_processes
     own = slice(process * share, (process + 1) * share)
@@ -186,15 +192,3 @@ def make_batch(paths, chosen, settings, step, frame_shape, timeline):
     # The frames of a window are stacked on channels.
     batch["frames"] = to_float(np.moveaxis(frames, 1, 3).reshape(len(windows), *frame_shape[:2], -1))
     return batch
-
-
-def choose_windows(firsts, window, timeline, rng):
-    """Return the indices (count, window) of windows that begin with the frames `firsts` (count,).
-
-    Their frames are one of FRAME_STRIDES apart, drawn at rng, or fewer in a scene too short for it: in one shorter
-    than a window, all are the same frame. Near the end of a scene, windows begin a little earlier.
-    """
-    ends, starts = timeline.scene_ends[firsts], timeline.scene_starts[firsts]
-    strides = np.minimum(rng.choice(FRAME_STRIDES, len(firsts)), (ends - 1 - starts) // (window - 1))
-    firsts = np.minimum(firsts, ends - 1 - strides * (window - 1))
-    return firsts[:, None] + strides[:, None] * np.arange(window)

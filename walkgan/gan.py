@@ -6,8 +6,9 @@ import keras
 from keras import ops
 
 from walkgan.augmentation import diff_augment, feature_views
-from walkgan.latents import FRAME_STRIDES, rotate, step_angles
+from walkgan.latents import rotate, step_angles
 from walkgan.losses import LOSSES, thumbnail_loss
+from walkgan.windows import append_time_channel, stack_windows
 
 # The size of the random step of the gradient penalty, in the frames' units of -1 to 1. With a smaller one, bfloat16's
 # rounding outweighs the change of the logits: at 0.05 the mean square of a trained discriminator's derivatives came out
@@ -74,7 +75,7 @@ class GAN(keras.Model):
         has gradients for the generator only. With feature discriminators there are the three `feature_..._logits` as
         well, (batch, logits).
         """
-        real, latents, offsets = batch["frames"], batch["latents"], batch.get("frame_offsets")
+        real, latents, offsets, place = (batch.get(name) for name in ("frames", "latents", "frame_offsets", "place"))
         size = [generator.output_shape[1] for generator in self.generators].index(real.shape[1])
         fake = self._generate(self.generators[size], latents, offsets, training)
         outputs = {"thumbnail_loss": thumbnail_loss(real[..., :3], fake[..., :3])} if self.thumbnail_weight else {}
@@ -82,9 +83,10 @@ class GAN(keras.Model):
             real, fake = ops.split(diff_augment(ops.concatenate([real, fake]), self.augment, self.random), 2)
         # Augmented in one batch with the fakes, the real frames would have gradients computed for nothing.
         real = ops.stop_gradient(real)
-        outputs |= self._pixel_logits(self.discriminators[size], real, fake, offsets, training)
+        discriminator = self.discriminators[size]
+        outputs |= self._pixel_logits(discriminator, real, fake, offsets, place, training)
         if self.projector and real.shape[1] >= self.projector.input_shape[1]:
-            outputs |= self._feature_logits(real[..., :3], fake[..., :3], training)
+            outputs |= self._feature_logits(real[..., :3], fake[..., :3], place, training)
         return outputs
 
     def _generate(self, generator, latents, offsets, training):
@@ -95,9 +97,10 @@ class GAN(keras.Model):
         latents = ops.reshape(rotate(latents[:, None], angles), (-1, latents.shape[1]))
         return stack_windows(generator(latents, training=training), offsets.shape[1])
 
-    def _pixel_logits(self, discriminator, real, fake, offsets, training):
+    def _pixel_logits(self, discriminator, real, fake, offsets, place, training):
         """Return the logits of the discriminator that sees pixels."""
-        logits_for_generator = frozen_logits(discriminator, append_time_channel([fake], offsets), training)
+        seen = with_place(append_time_channel([fake], offsets), [fake], place)
+        logits_for_generator = frozen_logits(discriminator, seen, training)
         inputs = {"real": real, "fake": ops.stop_gradient(fake)}
         if "interpolated" in self.penalty_inputs:
             some_real, some_fake = (inputs[name][:PENALTY_BATCH_SIZE] for name in ("real", "fake"))
@@ -107,24 +110,27 @@ class GAN(keras.Model):
             frames = inputs[name][:PENALTY_BATCH_SIZE]
             noise = keras.random.normal(ops.shape(frames), seed=self.random)
             inputs[f"{name}_perturbed"] = frames + self.perturbation_std * noise
-        logits = discriminator(append_time_channel(list(inputs.values()), offsets), training=training)
+        parts = list(inputs.values())
+        logits = discriminator(with_place(append_time_channel(parts, offsets), parts, place), training=training)
         outputs, start = {"fake_logits_for_generator": logits_for_generator}, 0
         for name, frames in inputs.items():
             outputs[f"{name}_logits"] = logits[start : start + ops.shape(frames)[0]]
             start += ops.shape(frames)[0]
         return outputs
 
-    def _feature_logits(self, real, fake, training):
+    def _feature_logits(self, real, fake, place, training):
         """Return the logits of the discriminators that see single frames through the projector."""
         real_logits, fake_logits, fake_logits_for_generator = [], [], []
-        views = feature_views(real, fake, self.projector.input_shape[1:3], self.random)
-        for (real_view, fake_view), discriminator in zip(views, self.feature_discriminators, strict=False):
+        views = feature_views(real, fake, place, self.projector.input_shape[1:3], self.random)
+        for (real_view, fake_view, place), discriminator in zip(views, self.feature_discriminators, strict=False):
             real_features, fake_features = self.projector(real_view), self.projector(fake_view)
             both = [ops.stop_gradient(ops.concatenate(pair)) for pair in zip(real_features, fake_features, strict=True)]
+            places = [] if place is None else [place]
+            both += [ops.concatenate([each, each]) for each in places]
             logits = ops.split(discriminator(both, training=training), 2)
             real_logits.append(logits[0])
             fake_logits.append(logits[1])
-            fake_logits_for_generator.append(frozen_logits(discriminator, fake_features))
+            fake_logits_for_generator.append(frozen_logits(discriminator, [*fake_features, *places]))
         lists = real_logits, fake_logits, fake_logits_for_generator
         return {f"feature_{name}": ops.concatenate(logits) for name, logits in zip(LOGITS, lists, strict=True)}
 
@@ -231,18 +237,9 @@ def frozen_logits(discriminator, inputs, training=False):
     return discriminator.stateless_call(weights, state, inputs, training=training)[0]
 
 
-def stack_windows(frames, window):
-    """Stack frames (batch * window, height, width, channels) on channels: (batch, height, width, window * channels)."""
-    height, width, channels = frames.shape[1:]
-    frames = ops.transpose(ops.reshape(frames, (-1, window, height, width, channels)), (0, 2, 3, 1, 4))
-    return ops.reshape(frames, (-1, height, width, window * channels))
+def with_place(frames, parts, place):
+    """Return what a discriminator sees: frames, the concatenated `parts` of a batch, and where there are any, places.
 
-
-def append_time_channel(parts, offsets):
-    """Concatenate batches of windows, with a channel for how long each window is (none without offsets)."""
-    frames = ops.concatenate(parts)
-    if offsets is None:
-        return frames
-    longest = max(FRAME_STRIDES) * (offsets.shape[1] - 1)
-    length = ops.concatenate([offsets[: ops.shape(part)[0], -1] for part in parts]) / longest
-    return ops.concatenate([frames, ops.reshape(length, (-1, 1, 1, 1)) * ops.ones_like(frames[..., :1])], -1)
+    A part may be shorter than place, (batch, places): it is of the first of the batch.
+    """
+    return frames if place is None else [frames, ops.concatenate([place[: ops.shape(part)[0]] for part in parts])]

@@ -4,7 +4,6 @@ import numpy as np
 from keras import ops
 
 ROTATION_PERIODS = 16, 3000  # steps in which the fastest and the slowest pair of a latent make a full turn
-FRAME_STRIDES = 1, 2, 4  # steps between the frames of a window; single frames among the windows slowed the walks
 
 
 def latent_from_seed(latent_dim, *seed):

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import keras
 
-from models import MAX_DOWNSAMPLINGS, frame_shapes_by_level, num_downsamplings
+from models import frame_shapes_by_level
 from walkgan import distribution
 from walkgan.callbacks import CSVLog, EpochTensorBoard, GracefulStop, PeriodicEvaluation, ProgressBar, SampleGrid
 from walkgan.checkpoints import Checkpoints, load_newest_checkpoint
@@ -32,6 +32,7 @@ from walkgan.files import atomic_write, folder_lock
 from walkgan.gan_builder import build_gan, uses_features
 from walkgan.motion_metrics import MIN_FLOW_SIDE
 from walkgan.pace import Pace
+from walkgan.places import find_places
 from walkgan.run_folder import (
     find_run,
     load_run_info,
@@ -42,7 +43,7 @@ from walkgan.run_folder import (
     settings_as_json,
 )
 from walkgan.scoring_network import load_network
-from walkgan.settings import option_name
+from walkgan.warm_start import warm_start
 
 # The most images that a size below the frames' own is trained on: by pixels alone, and where feature discriminators
 # will follow, which teach structure at full size as well.
@@ -65,14 +66,18 @@ def train(settings):
     distribution.initialize_hosts()
     distribution.enable_determinism()
     network = load_network(settings.features, frame_shape) if settings.features else None
-    timeline = read_timeline(paths) if settings.window > 1 else None
+    timeline = read_timeline(paths)
+    info["places"] = find_places(timeline.scene_ends)
+    if settings.resume:  # a run of before there were places, or of the same
+        run_dir = find_run(settings.runs, settings.run)
+        info["places"] = load_run_info(run_dir).get("places", [1.0])
     with distribution.distribution_scope(settings.devices):
-        gan = build_gan(settings, frame_shape, 1 / timeline.frame_interval if timeline else None)
+        steps_per_second = 1 / timeline.frame_interval if settings.window > 1 else None
+        gan = build_gan(settings, frame_shape, steps_per_second, info["places"])
     of_one_host = ("frames", "runs", "name", "run", "start_from", "minutes")
     shared = {name: value for name, value in asdict(settings).items() if name not in of_one_host}
     distribution.require_equal_on_all_processes("their frames or settings", [shared, info])
     if settings.resume:
-        run_dir = find_run(settings.runs, settings.run)
         require_same_frames(run_dir, info)
     else:
         if settings.start_from:
@@ -92,7 +97,7 @@ def run_training(run_dir, settings, gan, paths, info, timeline, network):
     progress = ProgressBar(gan.steps, last_step, steps_per_epoch, stop)
     log = CSVLog(run_dir / "metrics.csv", gan.steps, steps_per_epoch, settings)
     samples = SampleGrid(run_dir, settings, paths)
-    pace = Pace(paths, timeline, settings.seed)
+    pace = Pace(paths, timeline if settings.window > 1 else None, settings.seed)
     checkpoints = Checkpoints(run_dir, settings, samples, pace)
     comparable = [row for row in log.rows if float(row["step"]) > scored_since]
     evaluation = PeriodicEvaluation(run_dir, settings, paths, network, comparable, pace, stop)
@@ -103,7 +108,7 @@ def run_training(run_dir, settings, gan, paths, info, timeline, network):
     callbacks = [progress, checkpoints, evaluation, log, *board, samples, stop]
 
     def next_batches(shape):
-        return stop.stop_on_read_error(batches(paths, settings, gan.steps, shape, timeline))
+        return stop.stop_on_read_error(batches(paths, settings, gan.steps, shape, timeline, info["places"]))
 
     with stop.on_signals(), closing(progress.bar):
         for (start, shape), (end, _) in zip(growth, [*growth[1:], (settings.epochs, None)], strict=True):
@@ -171,46 +176,6 @@ def report_end(run_dir, settings, steps, steps_per_epoch, stop):
     print(f"Images: {run_dir / 'samples'}. Generator: {run_dir / 'generator.keras'}.")
     if steps < settings.epochs * steps_per_epoch:
         print(f"To continue: python {Path(sys.argv[0]).name} {command}")
-
-
-def warm_start(run_dir, gan, settings):
-    """Copy the averaged generator and the discriminators of a run, on frames of the same or a smaller size.
-
-    Layers that it does not have start as always, adding nothing. Raises SettingError where its networks do not fit,
-    InputError where their files cannot be read.
-    """
-    source, shape = load_settings(run_dir), tuple(load_run_info(run_dir)["frame_shape"])
-    for name in ("latent_dim", "width", "window"):
-        if getattr(source, name) != getattr(settings, name):
-            raise SettingError(
-                f"{run_dir} was trained with {option_name(name)} {getattr(source, name)}: use the same here."
-            )
-    frame_shape = gan.generator.output_shape[1:]
-    smaller = shape in frame_shapes_by_level(frame_shape).values() and num_downsamplings(shape) >= MAX_DOWNSAMPLINGS
-    if shape != frame_shape and not smaller:
-        raise SettingError(
-            "{} was trained on {}x{} frames and cannot start a training on {}x{}: only on the same size, or from "
-            "128 pixels on, on twice or four times the size.".format(run_dir, *shape[:2], *frame_shape[:2])
-        )
-    same_projector = (source.seed, source.feature_width) == (settings.seed, settings.feature_width)
-    for name, network in (gan.saved_networks | {"generator": gan.generator}).items():
-        path = run_dir / f"{name}.keras"
-        if name.startswith("feature") and not (path.exists() and same_projector):
-            continue  # that run had none, or they saw other features: this network starts as always
-        try:
-            copy_weights(keras.models.load_model(path, compile=False), network)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path} cannot be used for a warm start: {error!r:.200}") from error
-    gan.reset_ema()
-
-
-def copy_weights(source, network):
-    """Copy the weights of every layer of `source` to the layer of the same name in `network`."""
-    renamed = {"look": "stem"}  # before version 1.0.0
-    for layer in source.layers:
-        if layer.weights:
-            name = renamed.get(layer.name, layer.name).replace("_frames_", "_rgb_").replace("places_", "positions_")
-            network.get_layer(name).set_weights(layer.get_weights())
 
 
 def growth_schedule(settings, frame_shape, frame_count):
