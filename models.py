@@ -24,7 +24,7 @@ steps, and worse frames. Six things differ from the paper, since they gave bette
 - The discriminator has no batch normalisation: with it, on small batches, it soon overpowered the generator, which
   stopped learning.
 
-Where a video has several scenes, the networks keep them apart: see `place_of` and `place_logits`.
+With several scenes, generator and discriminators are conditional on the scene, which the latent tells: see `scene_of`.
 """
 
 import math
@@ -36,7 +36,7 @@ MIN_BASE_SIZE = 4  # DCGAN starts from 4x4
 MAX_WIDTH_MULTIPLIER = 4  # the base has this many times the channels of the level at half the frame's size
 BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}  # short memory: the weights never stop changing
 NUM_OUTPUT_SCALES = 3  # levels with an image of their own: the frame's size, a half and a quarter
-MAX_PLACE_LEVEL = 3  # the highest level with a scale and an offset for each place: up to 40x80 of 160x320
+MAX_SCENE_LEVEL = 3  # the highest level that scales and shifts its channels for each scene: up to 40x80 of 160x320
 MAX_DOWNSAMPLINGS = 5  # a deeper network contains one of this depth, and has an image at every level above it
 
 
@@ -64,14 +64,13 @@ def frame_shapes_by_level(frame_shape):
     }
 
 
-def build_generators(latent_dim, frame_shape, width, name="generator", fused=False, places=(1.0,)):
+def build_generators(latent_dim, frame_shape, width, name="generator", fused=False, scenes=(1.0,)):
     """Build the generators of all frame sizes, smallest first, from one set of layers: latents in, frames out.
 
     latents: (batch, latent_dim) float32, standard normal. Each returns frames (batch, height, width, channels) float32
     in [-1, 1], the last one of frame_shape. `width` is the number of channels at half the frame's size. `fused` uses
     UpConv2D: the same output, faster to train, but a custom layer, which a Keras file to share should not need.
-    `places`: see place_of.
-    Raises ValueError for frames that are too small.
+    `scenes`: see scene_of. Raises ValueError for frames that are too small.
     """
     shapes = frame_shapes_by_level(frame_shape)
     top, widths = max(shapes), _widths(width, max(shapes))
@@ -80,14 +79,14 @@ def build_generators(latent_dim, frame_shape, width, name="generator", fused=Fal
     latents = keras.Input((latent_dim,), name="latents")
     x = layers.Dense(math.prod(base_shape), use_bias=False, kernel_initializer=_normal(), name="dense")(latents)
     x = layers.Reshape(base_shape, name="base")(x)
-    place = place_of(latents, places) if len(places) > 1 else None
-    x = layers.ReLU()(_norm(x, 0, place))
+    scene = scene_of(latents, scenes) if len(scenes) > 1 else None
+    x = layers.ReLU()(_norm(x, 0, scene))
     rgb, generators = None, []
     for level in range(1, top + 1):
         channels = widths[level] if level < min(top, MAX_DOWNSAMPLINGS) else max(width // 2, 1)
         conv, x = (UpConv2D, x) if fused else (layers.Conv2D, layers.UpSampling2D()(x))
         x = _conv(channels, 3, name=f"conv_{level}", use_bias=False, kind=conv)(x)
-        x = layers.ReLU()(_norm(x, level, place if level <= MAX_PLACE_LEVEL else None))
+        x = layers.ReLU()(_norm(x, level, scene if level <= MAX_SCENE_LEVEL else None))
         if level in shapes:
             correction = _conv(frame_shape[2], 3, name=f"to_rgb_{level}", zeros=rgb is not None)(x)
             rgb = correction if rgb is None else layers.Add()([_upsample(rgb), correction])
@@ -96,30 +95,30 @@ def build_generators(latent_dim, frame_shape, width, name="generator", fused=Fal
     return generators
 
 
-def build_generator(latent_dim, frame_shape, width, name="generator", places=(1.0,)):
+def build_generator(latent_dim, frame_shape, width, name="generator", scenes=(1.0,)):
     """Build the generator of frame_shape alone; see build_generators."""
-    return build_generators(latent_dim, frame_shape, width, name, places=places)[-1]
+    return build_generators(latent_dim, frame_shape, width, name, scenes=scenes)[-1]
 
 
-def place_of(latents, places):
-    """Return to which place each of the latents (batch, latent_dim) belongs: one-hot (batch, number of places).
+def scene_of(latents, scenes):
+    """Return the scene of each of the latents (batch, latent_dim): one-hot (batch, number of scenes) float32.
 
-    The slowest pair of a walk decides, which in a normal latent has any direction: the first place has the directions
-    from 0 to places[0] of a full turn, the next those from there to places[1], and so on; the last of `places` is 1.
-    So a generator need not be continuous from one scene of a video to another.
+    The direction of the pair that a walk rotates the slowest tells: from 0 to scenes[0] of a full turn it is the first
+    scene, from there to scenes[1] the second, and so on; the last of `scenes` is 1. In a normal latent all directions
+    are equally likely. So scenes are drawn as often as in the video, and nothing has to lie between two of them.
     """
     half = latents.shape[1] // 2
     turn = ops.arctan2(latents[:, -1:], latents[:, half - 1 : half]) / (2 * math.pi)
-    bounds = [float(bound) for bound in places[:-1]]
-    return layers.Discretization(bin_boundaries=bounds, output_mode="one_hot", name="place")(ops.mod(turn, 1.0))
+    bounds = [float(bound) for bound in scenes[:-1]]
+    return layers.Discretization(bin_boundaries=bounds, output_mode="one_hot", name="scene")(ops.mod(turn, 1.0))
 
 
-def build_discriminators(frame_shape, width, num_places=1):
+def build_discriminators(frame_shape, width, num_scenes=1):
     """Build the discriminators of all frame sizes, smallest first, from one set of layers: frames in, logits out.
 
     frames: (batch, height, width, channels) float32 in [-1, 1], for the last one of frame_shape. Each returns (batch,
     1) float32 logits; a higher logit means more real. `width` is the number of channels at half the frame's size. With
-    several places, inputs are [frames, place], and frames are judged as frames of that place; place is one-hot.
+    several scenes, inputs are [frames, scene], and frames are judged as frames of that scene (one-hot).
     Raises ValueError for frames that are too small.
     """
     shapes = frame_shapes_by_level(frame_shape)
@@ -135,7 +134,7 @@ def build_discriminators(frame_shape, width, num_places=1):
             from_rgb[level] = _conv(widths[level - 1], 4, 2, name=f"from_rgb_{level}")
     head = {"dtype": "float32", "kernel_initializer": _normal()}
     logits = layers.Dense(1, name="logits", **head)
-    logits_by_place = layers.Dense(num_places, name="logits_by_place", **head) if num_places > 1 else None
+    logits_by_scene = layers.Dense(num_scenes, name="logits_by_scene", **head) if num_scenes > 1 else None
 
     def build(own_level, shape):
         inputs = keras.Input(shape, name="frames")
@@ -147,25 +146,25 @@ def build_discriminators(frame_shape, width, num_places=1):
                 frames = layers.AveragePooling2D(2)(frames)
             x = layers.LeakyReLU(0.2)(layers.Add()(parts) if len(parts) > 1 else parts[0])
         x = layers.Flatten()(x)
-        if not logits_by_place:
+        if not logits_by_scene:
             return keras.Model(inputs, logits(x), name="discriminator")
-        place = keras.Input((num_places,), name="place")
-        return keras.Model([inputs, place], logits(x) + _of_place(logits_by_place(x), place), name="discriminator")
+        scene = keras.Input((num_scenes,), name="scene")
+        return keras.Model([inputs, scene], logits(x) + _of_scene(logits_by_scene(x), scene), name="discriminator")
 
     return [build(level, shape) for level, shape in shapes.items()]
 
 
-def build_feature_discriminator(feature_shapes, width, num_places=1):
+def build_feature_discriminator(feature_shapes, width, num_scenes=1):
     """Build the discriminator that sees frames through a frozen network: features in, logits out.
 
     feature_shapes: (rows, columns, channels) of each scale, finest first, such as 20x40, 10x20 and 5x10. Returns
     (batch, logits) float32, a higher one more real: of each scale one for every position of the coarsest, and one for
-    the whole frame, which counts 0.3 times as much as all positions together. With several places, inputs are
-    [*features, place], as of build_discriminators.
+    the whole frame, which counts 0.3 times as much as all positions together. With several scenes, inputs are
+    [*features, scene], as of build_discriminators.
     After Projected GAN (Sauer et al. 2021, arXiv:2111.01007), which has no logit for the whole frame.
     """
     inputs = [keras.Input(shape, name=f"features_{scale}") for scale, shape in enumerate(feature_shapes)]
-    place = keras.Input((num_places,), name="place") if num_places > 1 else None
+    scene = keras.Input((num_scenes,), name="scene") if num_scenes > 1 else None
     positions = math.prod(feature_shapes[-1][:2])
     logits = []
     for scale, x in enumerate(inputs):
@@ -174,24 +173,22 @@ def build_feature_discriminator(feature_shapes, width, num_places=1):
             x = SpectralConv2D(filters, size, strides, padding="same", name=f"{name}_{scale}")(x)
             return layers.LeakyReLU(0.2)(x)
 
-        def judge(x, name, size, scale=scale):
-            head = {"padding": "same" if size == 3 else "valid", "dtype": "float32"}
-            logits = SpectralConv2D(1, size, name=f"{name}_{scale}", **head)(x)
-            if place is None:
-                return logits
-            return logits + _of_place(
-                SpectralConv2D(num_places, size, name=f"{name}_by_place_{scale}", **head)(x), place
-            )
+        def judge(x, name, size, padding, scale=scale):
+            def head(num_logits, name):
+                return SpectralConv2D(num_logits, size, padding=padding, dtype="float32", name=f"{name}_{scale}")(x)
+
+            logits = head(1, name)
+            return logits if scene is None else logits + _of_scene(head(num_scenes, f"{name}_by_scene"), scene)
 
         for halving in range(len(inputs) - 1 - scale, 0, -1):
             x = convolve(x, f"halve_{halving}", width if halving > 1 else 2 * width, 4, strides=2)
         x = convolve(x, "conv", 2 * width, 3)
-        patch_logits = judge(x, "positions", 3)
+        patch_logits = judge(x, "positions", 3, "same")
         x = convolve(x, "whole_conv", 2 * width, 3, strides=2)
-        global_logit = judge(x, "whole", x.shape[1:3])
+        global_logit = judge(x, "whole", x.shape[1:3], "valid")
         # Repeated, so that it weighs 0.3 times the patches in the mean.
         logits += [layers.Flatten()(patch_logits), *[layers.Flatten()(global_logit)] * max(1, round(0.3 * positions))]
-    inputs += [] if place is None else [place]
+    inputs += [] if scene is None else [scene]
     return keras.Model(inputs, layers.Concatenate()(logits), name="feature_discriminator")
 
 
@@ -257,23 +254,26 @@ def _conv(filters, size, strides=1, zeros=False, kind=layers.Conv2D, **options):
     return kind(filters, size, strides, padding="same", kernel_initializer=initializer, **options)
 
 
-def _norm(x, level, place):
-    """Normalise a batch; with places, scale and shift each channel as its place has it (De Vries et al. 2017)."""
+def _norm(x, level, scene):
+    """Normalise a batch, and then scale and shift it for each scene (De Vries et al. 2017, arXiv:1707.00683)."""
     x = layers.BatchNormalization(name=f"norm_{level}", **BATCH_NORM)(x)
-    if place is None:
+    if scene is None:
         return x
 
-    def of_place(name):
+    def of_scene(name):
         dense = layers.Dense(x.shape[-1], use_bias=False, kernel_initializer=_normal(0.3), name=f"{name}_{level}")
-        return layers.Reshape((1, 1, -1))(dense(place))
+        return layers.Reshape((1, 1, -1))(dense(scene))
 
-    return x * (1 + of_place("scale")) + of_place("shift")
+    return x * (1 + of_scene("scale")) + of_scene("shift")
 
 
-def _of_place(logits, place):
-    """Return of the logits (batch, ..., places) those of each frame's place: (batch, ..., 1)."""
-    place = layers.Reshape((*[1] * (len(logits.shape) - 2), -1))(place)
-    return ops.sum(logits * ops.cast(place, "float32"), -1, keepdims=True)
+def _of_scene(logits, scene):
+    """Return, of logits for every scene (batch, ..., scenes), those for the frame's own: (batch, ..., 1).
+
+    The logits that all scenes have are added to them, as in Miyato & Koyama 2018, arXiv:1802.05637.
+    """
+    scene = layers.Reshape((*[1] * (len(logits.shape) - 2), -1))(scene)
+    return ops.sum(logits * ops.cast(scene, "float32"), -1, keepdims=True)
 
 
 def _upsample(frames):

@@ -18,8 +18,8 @@ from walkgan.distribution import process_index_and_count
 from walkgan.errors import InputError
 from walkgan.files import natural_order
 from walkgan.images import crop_and_resize, read_frame, to_float
-from walkgan.places import move_to_places
 from walkgan.sampling import evenly_spaced
+from walkgan.scenes import move_to_scenes
 from walkgan.windows import choose_windows
 
 CUT_THRESHOLD = 20  # mean change of brightness, of 255, between frames that may be a cut
@@ -138,13 +138,13 @@ def read_timeline(paths):
     return Timeline(times, ends[np.searchsorted(ends, numbers, "right")], frame_interval)
 
 
-def batches(paths, settings, step, frame_shape, timeline=None, places=(1.0,)):
+def batches(paths, settings, step, frame_shape, timeline=None, scenes=(1.0,)):
     """Yield the batches of a run from `step` on, without end, with frames resized to frame_shape.
 
     Each batch is a tuple of one dictionary as GAN reads it. Batch number `step` is a function of the seed and that
     number alone, on every backend, so a resumed training sees the frames and latents it would have seen. Every frame is
     used in every epoch; the last batch is filled up with frames before it. To learn motion, every frame chooses a
-    window on the timeline, see `choose_windows`. `places`: as of find_places. Threads make the next batches while the
+    window on the timeline, see `choose_windows`. `scenes`: as of find_scenes. Threads make the next batches while the
     network trains, since a GPU would wait for them longer than it computes. Of several processes, each makes its own
     part of every batch.
     """
@@ -160,7 +160,7 @@ def batches(paths, settings, step, frame_shape, timeline=None, places=(1.0,)):
         epoch, batch = divmod(step, steps_per_epoch)
         start = min(batch * settings.batch_size, len(paths) - settings.batch_size)
         chosen = order_of(epoch)[start : start + settings.batch_size]
-        return (make_batch(paths, chosen, settings, step, frame_shape, timeline, places),)
+        return (make_batch(paths, chosen, settings, step, frame_shape, timeline, scenes),)
 
     with ThreadPoolExecutor(PREFETCH_BATCHES) as pool:
         pending = deque()
@@ -170,7 +170,7 @@ def batches(paths, settings, step, frame_shape, timeline=None, places=(1.0,)):
                 yield pending.popleft().result()
 
 
-def make_batch(paths, chosen, settings, step, frame_shape, timeline, places):
+def make_batch(paths, chosen, settings, step, frame_shape, timeline, scenes):
     """Return this process's part of batch number `step`, of the frames with the indices `chosen` (batch_size,)."""
     rng = np.random.default_rng((settings.seed, 1, step))
     batch = {"latents": rng.standard_normal((settings.batch_size, settings.latent_dim), "float32")}
@@ -180,9 +180,9 @@ def make_batch(paths, chosen, settings, step, frame_shape, timeline, places):
         offsets = timeline.times[windows] - timeline.times[windows[:, :1]]
         batch["frame_offsets"] = (offsets / timeline.frame_interval).astype("float32")
         steps = batch["frame_offsets"][:, -1]
-    if len(places) > 1:
+    if len(scenes) > 1:
         shares = windows[:, 0] / len(paths)
-        batch["latents"], batch["place"] = move_to_places(batch["latents"], shares, places, steps, rng)
+        batch["latents"], batch["scene"] = move_to_scenes(batch["latents"], shares, scenes, steps, rng)
     process, num_processes = process_index_and_count()
     share = settings.batch_size // num_processes
     own = slice(process * share, (process + 1) * share)

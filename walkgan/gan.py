@@ -75,7 +75,7 @@ class GAN(keras.Model):
         has gradients for the generator only. With feature discriminators there are the three `feature_..._logits` as
         well, (batch, logits).
         """
-        real, latents, offsets, place = (batch.get(name) for name in ("frames", "latents", "frame_offsets", "place"))
+        real, latents, offsets, scene = (batch.get(name) for name in ("frames", "latents", "frame_offsets", "scene"))
         size = [generator.output_shape[1] for generator in self.generators].index(real.shape[1])
         fake = self._generate(self.generators[size], latents, offsets, training)
         outputs = {"thumbnail_loss": thumbnail_loss(real[..., :3], fake[..., :3])} if self.thumbnail_weight else {}
@@ -84,9 +84,9 @@ class GAN(keras.Model):
         # Augmented in one batch with the fakes, the real frames would have gradients computed for nothing.
         real = ops.stop_gradient(real)
         discriminator = self.discriminators[size]
-        outputs |= self._pixel_logits(discriminator, real, fake, offsets, place, training)
+        outputs |= self._pixel_logits(discriminator, real, fake, offsets, scene, training)
         if self.projector and real.shape[1] >= self.projector.input_shape[1]:
-            outputs |= self._feature_logits(real[..., :3], fake[..., :3], place, training)
+            outputs |= self._feature_logits(real[..., :3], fake[..., :3], scene, training)
         return outputs
 
     def _generate(self, generator, latents, offsets, training):
@@ -97,9 +97,9 @@ class GAN(keras.Model):
         latents = ops.reshape(rotate(latents[:, None], angles), (-1, latents.shape[1]))
         return stack_windows(generator(latents, training=training), offsets.shape[1])
 
-    def _pixel_logits(self, discriminator, real, fake, offsets, place, training):
+    def _pixel_logits(self, discriminator, real, fake, offsets, scene, training):
         """Return the logits of the discriminator that sees pixels."""
-        seen = with_place(append_time_channel([fake], offsets), [fake], place)
+        seen = with_scene(append_time_channel([fake], offsets), [fake], scene)
         logits_for_generator = frozen_logits(discriminator, seen, training)
         inputs = {"real": real, "fake": ops.stop_gradient(fake)}
         if "interpolated" in self.penalty_inputs:
@@ -111,26 +111,26 @@ class GAN(keras.Model):
             noise = keras.random.normal(ops.shape(frames), seed=self.random)
             inputs[f"{name}_perturbed"] = frames + self.perturbation_std * noise
         parts = list(inputs.values())
-        logits = discriminator(with_place(append_time_channel(parts, offsets), parts, place), training=training)
+        logits = discriminator(with_scene(append_time_channel(parts, offsets), parts, scene), training=training)
         outputs, start = {"fake_logits_for_generator": logits_for_generator}, 0
         for name, frames in inputs.items():
             outputs[f"{name}_logits"] = logits[start : start + ops.shape(frames)[0]]
             start += ops.shape(frames)[0]
         return outputs
 
-    def _feature_logits(self, real, fake, place, training):
+    def _feature_logits(self, real, fake, scene, training):
         """Return the logits of the discriminators that see single frames through the projector."""
         real_logits, fake_logits, fake_logits_for_generator = [], [], []
-        views = feature_views(real, fake, place, self.projector.input_shape[1:3], self.random)
-        for (real_view, fake_view, place), discriminator in zip(views, self.feature_discriminators, strict=False):
+        views = feature_views(real, fake, scene, self.projector.input_shape[1:3], self.random)
+        for (real_view, fake_view, scene), discriminator in zip(views, self.feature_discriminators, strict=False):
             real_features, fake_features = self.projector(real_view), self.projector(fake_view)
             both = [ops.stop_gradient(ops.concatenate(pair)) for pair in zip(real_features, fake_features, strict=True)]
-            places = [] if place is None else [place]
-            both += [ops.concatenate([each, each]) for each in places]
+            scenes = [] if scene is None else [scene]
+            both += [ops.concatenate([each, each]) for each in scenes]
             logits = ops.split(discriminator(both, training=training), 2)
             real_logits.append(logits[0])
             fake_logits.append(logits[1])
-            fake_logits_for_generator.append(frozen_logits(discriminator, [*fake_features, *places]))
+            fake_logits_for_generator.append(frozen_logits(discriminator, [*fake_features, *scenes]))
         lists = real_logits, fake_logits, fake_logits_for_generator
         return {f"feature_{name}": ops.concatenate(logits) for name, logits in zip(LOGITS, lists, strict=True)}
 
@@ -237,9 +237,9 @@ def frozen_logits(discriminator, inputs, training=False):
     return discriminator.stateless_call(weights, state, inputs, training=training)[0]
 
 
-def with_place(frames, parts, place):
-    """Return what a discriminator sees: frames, the concatenated `parts` of a batch, and where there are any, places.
+def with_scene(frames, parts, scene):
+    """Return what a discriminator sees: frames, the concatenated `parts` of a batch, with the scene of each.
 
-    A part may be shorter than place, (batch, places): it is of the first of the batch.
+    scene: (batch, scenes), one-hot, or None: then frames alone. A part may have only the first frames of the batch.
     """
-    return frames if place is None else [frames, ops.concatenate([place[: ops.shape(part)[0]] for part in parts])]
+    return frames if scene is None else [frames, ops.concatenate([scene[: ops.shape(part)[0]] for part in parts])]

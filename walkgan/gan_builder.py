@@ -19,11 +19,11 @@ PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mi
 MIN_FEATURE_SIZE = 64  # pixels of the shorter side; from twice that on, frames are seen at half size and in crops
 
 
-def build_gan(settings, frame_shape, steps_per_second=None, places=(1.0,)):
+def build_gan(settings, frame_shape, steps_per_second=None, scenes=(1.0,)):
     """Build and compile the adversarial model, its initial weights drawn from the settings' seed.
 
     `steps_per_second` is kept with a generator that learns motion: how many steps of its walk are a second.
-    `places`: as of find_places in places.py.
+    `scenes`: as of find_scenes in scenes.py.
     Raises SettingError for frames that are too small.
     """
     try:
@@ -39,15 +39,15 @@ def build_gan(settings, frame_shape, steps_per_second=None, places=(1.0,)):
     channels = frame_shape[2] * settings.window + (settings.window > 1)
     try:
         keras.config.set_dtype_policy(PRECISIONS[settings.precision])
-        generators = build_generators(settings.latent_dim, frame_shape, settings.width, fused=True, places=places)
-        discriminators = build_discriminators((*frame_shape[:2], channels), settings.width, len(places))
-        projector, feature_discriminators = build_feature_networks(frame_shape, settings, len(places))
+        generators = build_generators(settings.latent_dim, frame_shape, settings.width, fused=True, scenes=scenes)
+        discriminators = build_discriminators((*frame_shape[:2], channels), settings.width, len(scenes))
+        projector, feature_discriminators = build_feature_networks(frame_shape, settings, len(scenes))
     finally:
         keras.config.set_dtype_policy("float32")
     gan = GAN(
         generators,
         discriminators,
-        ema_generator=build_generator(settings.latent_dim, frame_shape, settings.width, name, places),
+        ema_generator=build_generator(settings.latent_dim, frame_shape, settings.width, name, scenes),
         loss=settings.loss,
         gamma=settings.gamma,
         thumbnail_weight=settings.thumbnail_weight,
@@ -89,7 +89,7 @@ def uses_features(settings, frame_shape):
     return settings.feature_weight > 0 and min(frame_shape[:2]) >= MIN_FEATURE_SIZE
 
 
-def build_feature_networks(frame_shape, settings, num_places):
+def build_feature_networks(frame_shape, settings, num_scenes):
     """Build the frozen projector and the feature discriminators: (None, []) where there are none.
 
     The first of them sees whole frames, halved until their shorter side is below 128. Where they had to be halved, a
@@ -102,4 +102,4 @@ def build_feature_networks(frame_shape, settings, num_places):
     projector = build_projector((*size, 3), settings.feature_width, settings.seed)
     shapes = [features.shape[1:] for features in projector.outputs]
     views = 1 if factor == 1 else 2
-    return projector, [build_feature_discriminator(shapes, settings.feature_width, num_places) for _ in range(views)]
+    return projector, [build_feature_discriminator(shapes, settings.feature_width, num_scenes) for _ in range(views)]

@@ -32,7 +32,6 @@ from walkgan.files import atomic_write, folder_lock
 from walkgan.gan_builder import build_gan, uses_features
 from walkgan.motion_metrics import MIN_FLOW_SIDE
 from walkgan.pace import Pace
-from walkgan.places import find_places
 from walkgan.run_folder import (
     find_run,
     load_run_info,
@@ -42,6 +41,7 @@ from walkgan.run_folder import (
     resume_options,
     settings_as_json,
 )
+from walkgan.scenes import find_scenes
 from walkgan.scoring_network import load_network
 from walkgan.warm_start import warm_start
 
@@ -67,13 +67,13 @@ def train(settings):
     distribution.enable_determinism()
     network = load_network(settings.features, frame_shape) if settings.features else None
     timeline = read_timeline(paths)
-    info["places"] = find_places(timeline.scene_ends)
-    if settings.resume:  # a run of before there were places, or of the same
+    info["scenes"] = find_scenes(timeline.scene_ends) if settings.latent_dim > 1 else (1.0,)
+    if settings.resume:  # runs from before 1.0.0 have none
         run_dir = find_run(settings.runs, settings.run)
-        info["places"] = load_run_info(run_dir).get("places", [1.0])
+        info["scenes"] = load_run_info(run_dir).get("scenes", [1.0])
     with distribution.distribution_scope(settings.devices):
         steps_per_second = 1 / timeline.frame_interval if settings.window > 1 else None
-        gan = build_gan(settings, frame_shape, steps_per_second, info["places"])
+        gan = build_gan(settings, frame_shape, steps_per_second, info["scenes"])
     of_one_host = ("frames", "runs", "name", "run", "start_from", "minutes")
     shared = {name: value for name, value in asdict(settings).items() if name not in of_one_host}
     distribution.require_equal_on_all_processes("their frames or settings", [shared, info])
@@ -108,7 +108,7 @@ def run_training(run_dir, settings, gan, paths, info, timeline, network):
     callbacks = [progress, checkpoints, evaluation, log, *board, samples, stop]
 
     def next_batches(shape):
-        return stop.stop_on_read_error(batches(paths, settings, gan.steps, shape, timeline, info["places"]))
+        return stop.stop_on_read_error(batches(paths, settings, gan.steps, shape, timeline, info["scenes"]))
 
     with stop.on_signals(), closing(progress.bar):
         for (start, shape), (end, _) in zip(growth, [*growth[1:], (settings.epochs, None)], strict=True):

@@ -44,19 +44,19 @@ def warm_start(run_dir, gan, settings):
 def copy_weights(source, network):
     """Copy the weights of every layer of `source` to the layer of the same name in `network`.
 
-    Layers of places are left as they are where the other video has another number of them.
+    Those for each scene stay as they are where the other run has another number of scenes.
     """
     renamed = {"look": "stem"}  # before version 1.0.0
     for layer in source.layers:
         if layer.weights:
             name = renamed.get(layer.name, layer.name).replace("_frames_", "_rgb_").replace("places_", "positions_")
-            if not of_other_places(name, layer, network):
+            if not of_other_scenes(name, layer, network):
                 network.get_layer(name).set_weights(layer.get_weights())
 
 
-def of_other_places(name, layer, network):
-    """Return whether a layer of places has no layer of that name and shape in `network`."""
-    if not re.match(r"scale_|shift_|.*_by_place", name):
+def of_other_scenes(name, layer, network):
+    """Return whether a layer is for each scene, and `network` has none of that name and shape."""
+    if not re.match(r"scale_|shift_|.*_by_scene", name):
         return False
     same = [each for each in network.layers if each.name == name]
     return not same or same[0].kernel.shape != layer.kernel.shape

@@ -1,4 +1,4 @@
-"""Places: scenes that the networks keep apart."""
+"""Scenes of a video: networks that are conditional on them, and their latents."""
 
 import json
 import shutil
@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from conftest import FRAME_SHAPE, TINY, call, checkpoint_weights, write_frames
 
-from models import place_of
+from models import scene_of
 from walkgan.gan_builder import build_gan
 from walkgan.generators import load_generator
 from walkgan.latents import rotate, step_angles
-from walkgan.places import MAX_PLACES, find_places, move_to_places
 from walkgan.run_folder import load_run_info
+from walkgan.scenes import MAX_SCENES, find_scenes, move_to_scenes
 from walkgan.settings import TrainingSettings
 
 SCRIPT = "train_unconditional_gan.py"
@@ -23,77 +23,77 @@ def scene_ends(*lengths):
     return np.repeat(np.cumsum(lengths), lengths)
 
 
-def test_places_are_scenes_and_short_ones_join_a_neighbour():
-    assert find_places(scene_ends(40)) == (1.0,)
-    assert find_places(scene_ends(30, 70)) == (0.3, 1.0)
-    assert find_places(scene_ends(1, 299, 400, 2, 298)) == (0.3, 0.7, 1.0)
-    assert find_places(scene_ends(300, 698, 2)) == (0.3, 1.0)
-    many = find_places(scene_ends(*[10] * 100))
-    assert len(many) == MAX_PLACES and many[-1] == 1.0 and np.diff([0, *many]).max() <= 0.13
+def test_short_scenes_and_the_shortest_of_many_join_a_neighbour():
+    assert find_scenes(scene_ends(40)) == (1.0,)
+    assert find_scenes(scene_ends(30, 70)) == (0.3, 1.0)
+    assert find_scenes(scene_ends(1, 299, 400, 2, 298)) == (0.3, 0.7, 1.0)
+    assert find_scenes(scene_ends(300, 698, 2)) == (0.3, 1.0)
+    many = find_scenes(scene_ends(*[10] * 100))
+    assert len(many) == MAX_SCENES and many[-1] == 1.0 and np.diff([0, *many]).max() <= 0.13
 
 
-def places_in_model(latents, places):
+def scenes_in_model(latents, scenes):
     inputs = keras.Input((latents.shape[1],))
-    return keras.Model(inputs, place_of(inputs, places)).predict(latents, verbose=0)
+    return keras.Model(inputs, scene_of(inputs, scenes)).predict(latents, verbose=0)
 
 
-def test_latents_move_to_the_place_of_their_frame_and_stay_normal():
-    places, rng = (0.2, 0.5, 1.0), np.random.default_rng(0)
+def test_latents_move_to_the_scene_of_their_frame_and_stay_normal():
+    scenes, rng = (0.2, 0.5, 1.0), np.random.default_rng(0)
     latents, shares = rng.standard_normal((6000, 8)).astype("float32"), np.arange(6000) / 6000
-    moved, one_hot = move_to_places(latents, shares, places, 0, rng)
+    moved, one_hot = move_to_scenes(latents, shares, scenes, 0, rng)
     assert moved.dtype == one_hot.dtype == np.float32
-    assert (one_hot.argmax(1) == np.searchsorted(places, shares, "right")).all()
-    np.testing.assert_array_equal(places_in_model(moved, places), one_hot)
+    assert (one_hot.argmax(1) == np.searchsorted(scenes, shares, "right")).all()
+    np.testing.assert_array_equal(scenes_in_model(moved, scenes), one_hot)
     np.testing.assert_allclose(np.cov(moved.T), np.eye(8), atol=0.06)
     np.testing.assert_allclose(moved.mean(0), 0, atol=0.05)
     assert (moved != latents).any(0).tolist() == [False] * 3 + [True] + [False] * 3 + [True]
 
 
-def test_windows_stay_in_their_place():
-    places, rng = (0.05, 1.0), np.random.default_rng(0)
-    moved, one_hot = move_to_places(rng.standard_normal((500, 8)).astype("float32"), np.full(500, 0.02), places, 8, rng)
+def test_windows_stay_in_their_scene():
+    scenes, rng = (0.05, 1.0), np.random.default_rng(0)
+    moved, one_hot = move_to_scenes(rng.standard_normal((500, 8)).astype("float32"), np.full(500, 0.02), scenes, 8, rng)
     later = np.array(rotate(moved, (8 * step_angles(8)).astype("float32")))
-    np.testing.assert_array_equal(places_in_model(later, places), one_hot)
+    np.testing.assert_array_equal(scenes_in_model(later, scenes), one_hot)
 
 
 @pytest.mark.parametrize(("window", "side"), [(1, 128), (3, 64)])
-def test_all_networks_read_places(window, side):
+def test_all_networks_read_scenes(window, side):
     settings = TrainingSettings(latent_dim=4, width=4, feature_width=4, feature_weight=1.0, window=window)
     gan = build_gan(settings, (side, side, 3), 30.0 if window > 1 else None, (0.5, 1.0))
     rng = np.random.default_rng(0)
     frames = rng.uniform(-1, 1, (4, side, side, 3 * window)).astype("float32")
-    batch = {"frames": frames, "latents": rng.standard_normal((4, 4), "float32"), "place": np.eye(2)[[0, 0, 1, 1]]}
+    batch = {"frames": frames, "latents": rng.standard_normal((4, 4), "float32"), "scene": np.eye(2)[[0, 0, 1, 1]]}
     if window > 1:
         batch["frame_offsets"] = np.tile(np.arange(3, dtype="float32"), (4, 1))
     outputs = gan(batch, training=False)
-    other = gan(batch | {"place": batch["place"][::-1]}, training=False)
+    other = gan(batch | {"scene": batch["scene"][::-1]}, training=False)
     for name in ("real_logits", "fake_logits_for_generator", "feature_real_logits", "feature_fake_logits"):
         assert outputs[name].shape == other[name].shape and not np.allclose(outputs[name], other[name]), name
     np.testing.assert_allclose(outputs["fake_logits"], outputs["fake_logits_for_generator"], atol=1e-5)
 
 
 @pytest.mark.slow
-def test_each_place_has_its_own_frames():
+def test_each_scene_has_its_own_frames():
     colours = np.array([[0.8, -0.8, -0.8], [-0.8, -0.8, 0.8]], "float32")
-    places, rng = (0.5, 1.0), np.random.default_rng(0)
+    scenes, rng = (0.5, 1.0), np.random.default_rng(0)
     settings = TrainingSettings(
         batch_size=8, latent_dim=4, width=8, augment=(), learning_rate=1e-3, beta_1=0.5, gamma=1.0, ema_decay=0.98
     )
-    gan = build_gan(settings, FRAME_SHAPE, None, places)
+    gan = build_gan(settings, FRAME_SHAPE, None, scenes)
 
     def flat():
         while True:
-            latents, place = move_to_places(
-                rng.standard_normal((8, 4)).astype("float32"), rng.uniform(0, 1, 8), places, 0, rng
+            latents, scene = move_to_scenes(
+                rng.standard_normal((8, 4)).astype("float32"), rng.uniform(0, 1, 8), scenes, 0, rng
             )
-            frames = np.broadcast_to((place @ colours)[:, None, None], (8, *FRAME_SHAPE))
-            yield ({"frames": frames.astype("float32"), "latents": latents, "place": place},)
+            frames = np.broadcast_to((scene @ colours)[:, None, None], (8, *FRAME_SHAPE))
+            yield ({"frames": frames.astype("float32"), "latents": latents, "scene": scene},)
 
     gan.fit(flat(), steps_per_epoch=400, verbose=0)
     latents = rng.standard_normal((200, 4)).astype("float32")
     fakes = gan.ema_generator.predict(latents, verbose=0).mean((1, 2))
     nearest = np.linalg.norm(fakes[:, None] - colours, axis=-1).argmin(1)
-    assert (nearest == places_in_model(latents, places).argmax(1)).mean() > 0.95
+    assert (nearest == scenes_in_model(latents, scenes).argmax(1)).mean() > 0.95
 
 
 @pytest.mark.slow
@@ -106,20 +106,20 @@ def test_a_video_of_two_scenes_from_its_first_step_to_a_warm_start(tmp_path):
         (tmp_path / folder / "frames.json").write_text(json.dumps(index))
     call(SCRIPT, "--frames", "frames", *TINY, "--epochs", 1, cwd=tmp_path)
     run_dir = tmp_path / "saved_models/0001-shuffled"
-    assert load_run_info(run_dir)["places"] == [0.5, 1.0]
-    assert any("by_place" in layer.name for layer in keras.models.load_model(run_dir / "discriminator.keras").layers)
+    assert load_run_info(run_dir)["scenes"] == [0.5, 1.0]
+    assert any("by_scene" in layer.name for layer in keras.models.load_model(run_dir / "discriminator.keras").layers)
     generator = load_generator(run_dir / "generator.keras").get_layer("generator")
-    assert list(generator.get_layer("place").bin_boundaries) == [0.5]
+    assert list(generator.get_layer("scene").bin_boundaries) == [0.5]
     call(SCRIPT, "--resume", "--epochs", 2, cwd=tmp_path)
     # A video with another number of scenes may start from it, and the other way round.
     call(SCRIPT, "--frames", "one", *TINY, "--epochs", 1, "--start-from", run_dir, cwd=tmp_path)
     plain = tmp_path / "saved_models/0002-shuffled"
     call(SCRIPT, "--frames", "frames", *TINY, "--epochs", 1, "--start-from", plain, cwd=tmp_path)
-    # A run of before there were places goes on without them.
+    # A run of before there were scenes goes on without them.
     shutil.copytree(plain, tmp_path / "before/0001-shuffled")
     settings = tmp_path / "before/0001-shuffled/settings.json"
     info = json.loads(settings.read_text())
-    del info["places"]
+    del info["scenes"]
     settings.write_text(json.dumps(info))
     (tmp_path / "one/frames.json").write_text(json.dumps(index | {"video": [0, 0, 0, 1, 1, 1]}))
     call(SCRIPT, "--runs", "before", "--resume", "--epochs", 2, cwd=tmp_path)
