@@ -6,7 +6,7 @@ scene has latents of its own (see `scene_of` in models.py), and each real frame 
 
 import numpy as np
 
-from walkgan.latents import ROTATION_PERIODS
+from walkgan.latents import ROTATION_PERIODS, slowest_pair
 
 MAX_SCENES = 16  # a walk goes through all in 100 seconds at 30 steps per second, so six in each
 MIN_SHARE = 0.02  # of the frames
@@ -42,7 +42,7 @@ def move_to_scenes(latents, shares, scenes, steps, rng):
     scene = np.searchsorted(bounds, shares, "right") - 1
     room = np.maximum(np.diff(bounds)[scene] - steps / ROTATION_PERIODS[1], 0)
     angle = 2 * np.pi * (bounds[scene] + rng.uniform(0.001, 0.999, len(latents)) * room)
-    slowest = [latents.shape[1] // 2 - 1, -1]  # pair of a walk, see scene_of
+    slowest = slowest_pair(latents.shape[1])
     moved = latents.copy()
     length = np.linalg.norm(latents[:, slowest], axis=1)
     moved[:, slowest] = (length * [np.cos(angle), np.sin(angle)]).T
