@@ -109,8 +109,8 @@ def scene_of(latents, scenes):
     """
     half = latents.shape[1] // 2
     turn = ops.arctan2(latents[:, -1:], latents[:, half - 1 : half]) / (2 * math.pi)
-    bounds = [float(bound) for bound in scenes[:-1]]
-    return layers.Discretization(bin_boundaries=bounds, output_mode="one_hot", name="scene")(ops.mod(turn, 1.0))
+    options = {"output_mode": "one_hot", "dtype": "float32"}  # bfloat16 would move latents to the scene beside theirs
+    return layers.Discretization([float(bound) for bound in scenes[:-1]], name="scene", **options)(ops.mod(turn, 1.0))
 
 
 def build_discriminators(frame_shape, width, num_scenes=1):

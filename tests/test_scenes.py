@@ -9,12 +9,14 @@ import pytest
 from conftest import FRAME_SHAPE, TINY, call, checkpoint_weights, write_frames
 
 from models import scene_of
+from walkgan.dataset import list_frames
 from walkgan.gan_builder import build_gan
 from walkgan.generators import load_generator
 from walkgan.latents import rotate, step_angles
 from walkgan.run_folder import load_run_info
 from walkgan.scenes import MAX_SCENES, find_scenes, move_to_scenes
 from walkgan.settings import TrainingSettings
+from walkgan.training import scenes_to_learn
 
 SCRIPT = "train_unconditional_gan.py"
 
@@ -44,6 +46,11 @@ def test_latents_move_to_the_scene_of_their_frame_and_stay_normal():
     assert moved.dtype == one_hot.dtype == np.float32
     assert (one_hot.argmax(1) == np.searchsorted(scenes, shares, "right")).all()
     np.testing.assert_array_equal(scenes_in_model(moved, scenes), one_hot)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        np.testing.assert_array_equal(scenes_in_model(moved, scenes), one_hot)
+    finally:
+        keras.config.set_dtype_policy("float32")
     np.testing.assert_allclose(np.cov(moved.T), np.eye(8), atol=0.06)
     np.testing.assert_allclose(moved.mean(0), 0, atol=0.05)
     assert (moved != latents).any(0).tolist() == [False] * 3 + [True] + [False] * 3 + [True]
@@ -70,6 +77,15 @@ def test_all_networks_read_scenes(window, side):
     for name in ("real_logits", "fake_logits_for_generator", "feature_real_logits", "feature_fake_logits"):
         assert outputs[name].shape == other[name].shape and not np.allclose(outputs[name], other[name]), name
     np.testing.assert_allclose(outputs["fake_logits"], outputs["fake_logits_for_generator"], atol=1e-5)
+
+
+def test_frames_of_unknown_times_are_one_scene(tmp_path):
+    paths = list_frames(write_frames(tmp_path, np.zeros((4, 8, 8, 3), "uint8")))
+    (tmp_path / "frames.json").write_text("{}")
+    assert scenes_to_learn(TrainingSettings(), paths, None) == (1.0,)
+    (tmp_path / "frames.json").write_text('{"time": [0, 1, 2, 3], "video": [0, 0, 1, 1]}')
+    assert scenes_to_learn(TrainingSettings(), paths, None) == (0.5, 1.0)
+    assert scenes_to_learn(TrainingSettings(latent_dim=2), paths, None) == (1.0,)
 
 
 @pytest.mark.slow

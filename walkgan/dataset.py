@@ -175,7 +175,7 @@ def make_batch(paths, chosen, settings, step, frame_shape, timeline, scenes):
     rng = np.random.default_rng((settings.seed, 1, step))
     batch = {"latents": rng.standard_normal((settings.batch_size, settings.latent_dim), "float32")}
     windows, steps = chosen[:, None], 0
-    if settings.window > 1:
+    if timeline:
         windows = choose_windows(chosen, settings.window, timeline, rng)
         offsets = timeline.times[windows] - timeline.times[windows[:, :1]]
         batch["frame_offsets"] = (offsets / timeline.frame_interval).astype("float32")

@@ -73,6 +73,11 @@ def steps_per_second(generator):
     return float(match[1]) if match else None
 
 
+def has_scenes(generator):
+    """Return whether a generator of load_generator is conditional on the scene, see `scene_of` in models.py."""
+    return any(layer.name == "scene" for model in generator.layers for layer in getattr(model, "layers", ()))
+
+
 def predict_frames(generator, latents):
     """Return the frames that a generator generates from latents, as uint8."""
     return to_uint8(predict(generator, latents, NUM_SAMPLES))

@@ -38,23 +38,23 @@ def rotated_latent(start, steps):
     return np.asarray(rotate(start, angles.astype("float32")))
 
 
-def slerp_latent(start, seed, position, truncation=1.0):
+def slerp_latent(start, seed, position, truncation=1.0, keep_scene=False):
     """Return the latent at a position of an endless path from `start` that meets a random latent at every whole number.
 
     Between two of them it follows the great circle, so no frame on it is less likely than they are (slerp; White 2016,
-    arXiv:1609.04468). The random latents are multiplied by `truncation`, and belong to the scene of `start`.
+    arXiv:1609.04468). The random latents are multiplied by `truncation`. With `keep_scene`, the two
+    numbers that tell the scene stay those of `start`.
     """
-
-    def stop(number):
-        latent = truncation * latent_from_seed(len(start), seed, number) if number else start
-        if len(start) > 2:
-            latent[slowest_pair(len(start))] = start[slowest_pair(len(start))]
-        return latent
-
     index, fraction = int(position), position % 1
-    first, second = stop(index), stop(index + 1)
+    first, second = (
+        truncation * latent_from_seed(len(start), seed, each) if each else start for each in (index, index + 1)
+    )
     cosine = np.dot(first, second) / max(np.linalg.norm(first) * np.linalg.norm(second), 1e-30)  # truncated to 0
     angle = np.arccos(np.clip(cosine, -1, 1))
     if np.sin(angle) < 1e-4:  # latents of size 1 have only the straight line
-        return (1 - fraction) * first + fraction * second
-    return (np.sin((1 - fraction) * angle) * first + np.sin(fraction * angle) * second) / np.sin(angle)
+        latent = (1 - fraction) * first + fraction * second
+    else:
+        latent = (np.sin((1 - fraction) * angle) * first + np.sin(fraction * angle) * second) / np.sin(angle)
+    if keep_scene:
+        latent[slowest_pair(len(start))] = start[slowest_pair(len(start))]
+    return latent

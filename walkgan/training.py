@@ -66,13 +66,14 @@ def train(settings):
     distribution.initialize_hosts()
     distribution.enable_determinism()
     network = load_network(settings.features, frame_shape) if settings.features else None
-    timeline = read_timeline(paths)
-    info["scenes"] = find_scenes(timeline.scene_ends) if settings.latent_dim > 1 else (1.0,)
-    if settings.resume:  # runs from before 1.0.0 have none
+    timeline = read_timeline(paths) if settings.window > 1 else None
+    if settings.resume:
         run_dir = find_run(settings.runs, settings.run)
-        info["scenes"] = load_run_info(run_dir).get("scenes", [1.0])
+        info["scenes"] = load_run_info(run_dir).get("scenes", [1.0])  # runs from before 1.0.0 have none
+    else:
+        info["scenes"] = scenes_to_learn(settings, paths, timeline)
     with distribution.distribution_scope(settings.devices):
-        steps_per_second = 1 / timeline.frame_interval if settings.window > 1 else None
+        steps_per_second = 1 / timeline.frame_interval if timeline else None
         gan = build_gan(settings, frame_shape, steps_per_second, info["scenes"])
     of_one_host = ("frames", "runs", "name", "run", "start_from", "minutes")
     shared = {name: value for name, value in asdict(settings).items() if name not in of_one_host}
@@ -88,6 +89,17 @@ def train(settings):
     return run_dir
 
 
+def scenes_to_learn(settings, paths, timeline):
+    """Return the scenes of frames, see find_scenes: a single one where latents are too small, or it is not known."""
+    if settings.latent_dim <= 2:
+        return (1.0,)
+    try:
+        return find_scenes((timeline or read_timeline(paths)).scene_ends)
+    except InputError as error:  # which single frames do not need
+        print(f"{error} They are trained as a single scene.")
+        return (1.0,)
+
+
 def run_training(run_dir, settings, gan, paths, info, timeline, network):
     """Train a GAN in the folder of its run, from where that stands to the end of its epochs, or to a stop."""
     steps_per_epoch = math.ceil(len(paths) / settings.batch_size)
@@ -97,7 +109,7 @@ def run_training(run_dir, settings, gan, paths, info, timeline, network):
     progress = ProgressBar(gan.steps, last_step, steps_per_epoch, stop)
     log = CSVLog(run_dir / "metrics.csv", gan.steps, steps_per_epoch, settings)
     samples = SampleGrid(run_dir, settings, paths)
-    pace = Pace(paths, timeline if settings.window > 1 else None, settings.seed)
+    pace = Pace(paths, timeline, settings.seed)
     checkpoints = Checkpoints(run_dir, settings, samples, pace)
     comparable = [row for row in log.rows if float(row["step"]) > scored_since]
     evaluation = PeriodicEvaluation(run_dir, settings, paths, network, comparable, pace, stop)
