@@ -33,7 +33,7 @@ class GAN(keras.Model):
     "latents": (batch, latent_dim) float32, standard normal}. To learn motion it reads windows of frames, stacked on
     channels (batch, height, width, window * channels), and "frame_offsets": (batch, window) float32, how many frame
     intervals each frame is after the first of its window. The fakes of a window are generated from one latent, rotated
-    by as many steps.
+    by as many steps. Of several scenes it reads "scene": (batch, scenes) float32, one-hot, of frames and latents alike.
 
     After Goodfellow et al. 2014 (arXiv:1406.2661) and Radford et al. 2016 (arXiv:1511.06434); the EMA after Karras et
     al. 2018 (arXiv:1710.10196); the feature discriminators after Sauer et al. 2021 (arXiv:2111.01007).
@@ -83,8 +83,7 @@ class GAN(keras.Model):
             real, fake = ops.split(diff_augment(ops.concatenate([real, fake]), self.augment, self.random), 2)
         # Augmented in one batch with the fakes, the real frames would have gradients computed for nothing.
         real = ops.stop_gradient(real)
-        discriminator = self.discriminators[size]
-        outputs |= self._pixel_logits(discriminator, real, fake, offsets, scene, training)
+        outputs |= self._pixel_logits(self.discriminators[size], real, fake, offsets, scene, training)
         if self.projector and real.shape[1] >= self.projector.input_shape[1]:
             outputs |= self._feature_logits(real[..., :3], fake[..., :3], scene, training)
         return outputs
@@ -99,8 +98,7 @@ class GAN(keras.Model):
 
     def _pixel_logits(self, discriminator, real, fake, offsets, scene, training):
         """Return the logits of the discriminator that sees pixels."""
-        seen = with_scene(append_time_channel([fake], offsets), [fake], scene)
-        logits_for_generator = frozen_logits(discriminator, seen, training)
+        logits_for_generator = frozen_logits(discriminator, discriminator_inputs([fake], offsets, scene), training)
         inputs = {"real": real, "fake": ops.stop_gradient(fake)}
         if "interpolated" in self.penalty_inputs:
             some_real, some_fake = (inputs[name][:PENALTY_BATCH_SIZE] for name in ("real", "fake"))
@@ -110,8 +108,7 @@ class GAN(keras.Model):
             frames = inputs[name][:PENALTY_BATCH_SIZE]
             noise = keras.random.normal(ops.shape(frames), seed=self.random)
             inputs[f"{name}_perturbed"] = frames + self.perturbation_std * noise
-        parts = list(inputs.values())
-        logits = discriminator(with_scene(append_time_channel(parts, offsets), parts, scene), training=training)
+        logits = discriminator(discriminator_inputs(list(inputs.values()), offsets, scene), training=training)
         outputs, start = {"fake_logits_for_generator": logits_for_generator}, 0
         for name, frames in inputs.items():
             outputs[f"{name}_logits"] = logits[start : start + ops.shape(frames)[0]]
@@ -122,15 +119,16 @@ class GAN(keras.Model):
         """Return the logits of the discriminators that see single frames through the projector."""
         real_logits, fake_logits, fake_logits_for_generator = [], [], []
         views = feature_views(real, fake, scene, self.projector.input_shape[1:3], self.random)
-        for (real_view, fake_view, scene), discriminator in zip(views, self.feature_discriminators, strict=False):
+        for (real_view, fake_view, view_scene), discriminator in zip(views, self.feature_discriminators, strict=False):
             real_features, fake_features = self.projector(real_view), self.projector(fake_view)
             both = [ops.stop_gradient(ops.concatenate(pair)) for pair in zip(real_features, fake_features, strict=True)]
-            scenes = [] if scene is None else [scene]
-            both += [ops.concatenate([each, each]) for each in scenes]
+            if view_scene is not None:
+                both.append(ops.concatenate([view_scene, view_scene]))
+                fake_features = [*fake_features, view_scene]
             logits = ops.split(discriminator(both, training=training), 2)
             real_logits.append(logits[0])
             fake_logits.append(logits[1])
-            fake_logits_for_generator.append(frozen_logits(discriminator, [*fake_features, *scenes]))
+            fake_logits_for_generator.append(frozen_logits(discriminator, fake_features))
         lists = real_logits, fake_logits, fake_logits_for_generator
         return {f"feature_{name}": ops.concatenate(logits) for name, logits in zip(LOGITS, lists, strict=True)}
 
@@ -237,9 +235,11 @@ def frozen_logits(discriminator, inputs, training=False):
     return discriminator.stateless_call(weights, state, inputs, training=training)[0]
 
 
-def with_scene(frames, parts, scene):
-    """Return what a discriminator sees: frames, the concatenated `parts` of a batch, with the scene of each.
+def discriminator_inputs(parts, offsets, scene):
+    """Return what a discriminator sees of batches of frames or windows, `parts`: one batch, with the scene of each.
 
-    scene: (batch, scenes), one-hot, or None: then frames alone. A part may have only the first frames of the batch.
+    offsets: see append_time_channel; scene: (batch, scenes), one-hot, or None: then frames alone. A part may have only
+    the first frames of the batch.
     """
+    frames = append_time_channel(parts, offsets)
     return frames if scene is None else [frames, ops.concatenate([scene[: ops.shape(part)[0]] for part in parts])]

@@ -42,8 +42,8 @@ def slerp_latent(start, seed, position, truncation=1.0, keep_scene=False):
     """Return the latent at a position of an endless path from `start` that meets a random latent at every whole number.
 
     Between two of them it follows the great circle, so no frame on it is less likely than they are (slerp; White 2016,
-    arXiv:1609.04468). The random latents are multiplied by `truncation`. With `keep_scene`, the two
-    numbers that tell the scene stay those of `start`.
+    arXiv:1609.04468). The random latents are multiplied by `truncation`. With `keep_scene`, the two numbers that tell
+    the scene stay those of `start`.
     """
     index, fraction = int(position), position % 1
     first, second = (

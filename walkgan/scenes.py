@@ -1,14 +1,15 @@
 """The scenes of a video, and latents that belong to them.
 
 A generator is a continuous function of its latents: between those of two scenes, it generated both at once. So each
-scene has latents of its own (see `scene_of` in models.py), and each real frame is compared with a fake of its scene.
+scene has latents of its own (see `scene_of` in models.py), and the discriminators compare each real frame with a fake
+of its scene.
 """
 
 import numpy as np
 
 from walkgan.latents import ROTATION_PERIODS, slowest_pair
 
-MAX_SCENES = 16  # a walk goes through all in 100 seconds at 30 steps per second, so six in each
+MAX_SCENES = 16  # a walk goes through all in 100 seconds at 30 steps per second, so about six seconds in each
 MIN_SHARE = 0.02  # of the frames
 
 
@@ -24,10 +25,8 @@ def find_scenes(scene_ends):
         shortest = int(np.argmin(lengths))
         if len(ends) <= MAX_SCENES and lengths[shortest] >= MIN_SHARE * ends[-1]:
             break
-        first = shortest == 0
-        last = shortest == len(ends) - 1
-        with_next = first or (not last and lengths[shortest + 1] < lengths[shortest - 1])
-        del ends[shortest if with_next else shortest - 1]
+        before, _, after = [np.inf, *lengths, np.inf][shortest : shortest + 3]
+        del ends[shortest if after < before else shortest - 1]
     return tuple(end / ends[-1] for end in ends)
 
 

@@ -13,8 +13,8 @@ from walkgan.settings import option_name
 def warm_start(run_dir, gan, settings):
     """Copy the averaged generator and the discriminators of a run, on frames of the same or a smaller size.
 
-    Layers that it does not have start as always, adding nothing. Raises SettingError where its networks do not fit,
-    InputError where their files cannot be read.
+    Layers that it does not have start as always: those of larger frames add nothing, those for each scene are random.
+    Raises SettingError where its networks do not fit, InputError where their files cannot be read.
     """
     source, shape = load_settings(run_dir), tuple(load_run_info(run_dir)["frame_shape"])
     for name in ("latent_dim", "width", "window"):
