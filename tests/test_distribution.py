@@ -1,5 +1,6 @@
 """Several devices and several hosts train as one."""
 
+import json
 import os
 import signal
 import socket
@@ -38,6 +39,8 @@ def test_two_devices_train_like_one(tmp_path, network, backend):
     pytest.importorskip(backend)
     (tmp_path / "frames").mkdir()
     write_frames(tmp_path / "frames", moving_frames(11, 16, 32))  # of which two devices cannot score a half each
+    two_scenes = {"time": [number / 30 for number in range(11)], "video": [0] * 6 + [1] * 5}
+    (tmp_path / "frames/frames.json").write_text(json.dumps(two_scenes))
     two_devices = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     environment = {"KERAS_BACKEND": backend, "XLA_FLAGS": two_devices}
     if backend == "tensorflow":

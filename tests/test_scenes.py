@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from conftest import FRAME_SHAPE, TINY, call, checkpoint_weights, write_frames
 
-from models import scene_of
+from models import build_generator, scene_of
 from walkgan.dataset import list_frames
+from walkgan.evaluation import walk_starts
 from walkgan.gan_builder import build_gan
-from walkgan.generators import load_generator
-from walkgan.latents import rotate, step_angles
+from walkgan.generators import load_generator, predict_frames, project, scenes_of
+from walkgan.latents import rotate, rotated_latent, step_angles
 from walkgan.run_folder import load_run_info
 from walkgan.scenes import MAX_SCENES, find_scenes, move_to_scenes
 from walkgan.settings import TrainingSettings
@@ -86,6 +87,41 @@ def test_frames_of_unknown_times_are_one_scene(tmp_path):
     (tmp_path / "frames.json").write_text('{"time": [0, 1, 2, 3], "video": [0, 0, 1, 1]}')
     assert scenes_to_learn(TrainingSettings(), paths, None) == (0.5, 1.0)
     assert scenes_to_learn(TrainingSettings(latent_dim=2), paths, None) == (1.0,)
+
+
+def generator_of_scenes(scenes):
+    """Return a generator that shows each scene in another grey, and nothing but it."""
+    generator = build_generator(8, FRAME_SHAPE, width=4, name="walker_30", scenes=scenes)
+    for layer in generator.layers:
+        if layer.name.startswith("shift_"):
+            grey = np.linspace(0.1, 1, len(scenes))[:, None]
+            layer.set_weights([np.broadcast_to(grey, layer.kernel.shape)])
+        elif layer.name.startswith("scale_"):
+            layer.set_weights([np.full(layer.kernel.shape, -1.0)])
+        elif layer.name.startswith(("conv_", "to_rgb_")):
+            layer.kernel.assign(np.full(layer.kernel.shape, 0.02))
+    return generator
+
+
+def test_an_image_of_the_rarest_scene_is_found(tmp_path):
+    scenes = (*np.arange(1, 13) * 0.08, 0.98, 1.0)
+    generator_of_scenes(scenes).save(tmp_path / "generator.keras")
+    generator = load_generator(tmp_path / "generator.keras")
+    assert scenes_of(generator) == pytest.approx(scenes)
+    latents, _ = move_to_scenes(np.ones((14, 8), "float32"), np.array([0, *scenes[:-1]]), scenes, 0, np.random)
+    frames = predict_frames(generator, latents)
+    assert len(np.unique(frames.mean((1, 2, 3)).round())) == 14
+    found = project(generator, frames[12], seed=0)
+    np.testing.assert_array_equal(predict_frames(generator, found[None])[0], frames[12])
+
+
+def test_walks_that_are_scored_stay_in_the_scene_of_the_real_one():
+    scenes, starts = (0.2, 0.3, 1.0), np.array([0.0, 0.15, 0.25, 0.29, 0.6, 0.99])
+    generator = keras.Sequential([keras.Input((8,)), generator_of_scenes(scenes)])
+    latents = walk_starts(generator, starts, 150, seed=0)
+    later = [rotated_latent(latent, 150) for latent in latents]
+    for each in (latents, np.stack(later)):
+        np.testing.assert_array_equal(scenes_in_model(each, scenes).argmax(1), [0, 0, 1, 1, 2, 2])
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from walkgan import metrics
 from walkgan.dataset import list_frames, read_timeline, usable_frames
 from walkgan.errors import SettingError
 from walkgan.files import atomic_write
-from walkgan.generators import load_generator, predict_frames, steps_per_second
+from walkgan.generators import load_generator, predict_frames, scenes_of, steps_per_second
 from walkgan.images import image_grid, read_frame, write_frame
 from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
 from walkgan.motion_metrics import motion, motion_distances, patch_distance
@@ -17,6 +17,7 @@ from walkgan.pace import median_speed
 from walkgan.point_tracks import tracked_motion
 from walkgan.run_folder import find_generator, load_settings
 from walkgan.sampling import evenly_spaced
+from walkgan.scenes import move_to_scenes
 from walkgan.scoring_network import describe_network, extract_features, load_network
 
 NUM_WALKS, WALK_STEPS = 8, 64
@@ -140,9 +141,9 @@ def _compare(real, others, real_features, other_features, times):
 def score_motion(generator, paths, timeline, seed, speed=1.0):
     """Return {name: (score of the walks, the same of real walks)}; empty where the frames are too few.
 
-    Distances are those from the real walks, beside those of real walks from each other. A generator that has not
-    learned motion is scored by its path through latent space, at its best speed. "pace" is the median speed of the
-    walks relative to the real ones'. A score that cannot be measured is None.
+    Distances are those from the real walks, beside those of real walks from each other. No walk goes through a cut. A
+    generator that has not learned motion is scored by its path through latent space, at its best speed. "pace" is the
+    median speed of the walks relative to the real ones'. A score that cannot be measured is None.
     """
     length = min(WALK_STEPS, len(paths) // NUM_WALKS)
     starts = np.linspace(0, len(paths) - length, NUM_WALKS).astype(int)
@@ -152,7 +153,8 @@ def score_motion(generator, paths, timeline, seed, speed=1.0):
     real_walks = [np.stack([read_frame(path) for path in paths[start : start + length]]) for start in starts]
     real = motion(real_walks)
     steps = speed * timeline.frame_interval * (steps_per_second(generator) or 0)
-    walks = generated_walks(generator, real, len(starts), length, seed, steps)
+    latents = walk_starts(generator, np.array(starts) / len(paths), length * steps, seed)
+    walks = generated_walks(generator, real, latents, length, seed, steps)
     pairs = real_walks[: len(real_walks) // 2 * 2]
     fake, halves = motion(walks), (pairs[::2], pairs[1::2])
     distances = motion_distances(real, fake) | {"patches": patch_distance(real_walks, walks)}
@@ -176,9 +178,21 @@ def speed_of_pairs(generator, seed, steps):
     return median_speed(*(predict_frames(generator, np.stack(latents)) for latents in (starts, ends)))
 
 
-def generated_walks(generator, real, num_walks, length, seed, steps):
+def walk_starts(generator, shares, steps, seed):
+    """Return a latent (latent_dim,) for each real walk: in its scene, and so that `steps` later it is still there.
+
+    shares: where the real walks begin in the video, 0 to 1.
+    """
+    latents = np.stack([latent_from_seed(generator.input_shape[-1], seed + walk) for walk in range(len(shares))])
+    scenes = scenes_of(generator)
+    if len(scenes) == 1:
+        return latents
+    return move_to_scenes(latents, shares, scenes, steps, np.random.default_rng(seed))[0]
+
+
+def generated_walks(generator, real, starts, length, seed, steps):
     """Return walks of `length` frames, so many steps apart; without steps the path that moves most like real walks."""
-    starts = [latent_from_seed(generator.input_shape[-1], seed + walk) for walk in range(num_walks)]
+    num_walks, keep_scene = len(starts), len(scenes_of(generator)) > 1
 
     def generate(latent_of):
         latents = [latent_of(walk, step) for walk in range(num_walks) for step in range(length)]
@@ -187,6 +201,7 @@ def generated_walks(generator, real, num_walks, length, seed, steps):
     if steps:
         return generate(lambda walk, step: rotated_latent(starts[walk], step * steps))
     paths = [
-        generate(lambda walk, step, by=by: slerp_latent(starts[walk], seed + walk, step * by)) for by in PATH_SPEEDS
+        generate(lambda walk, step, by=by: slerp_latent(starts[walk], seed + walk, step * by, keep_scene=keep_scene))
+        for by in PATH_SPEEDS
     ]
     return min(paths, key=lambda path: motion_distances(real, motion(path))["speed"])

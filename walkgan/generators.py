@@ -11,6 +11,7 @@ from walkgan.distribution import predict
 from walkgan.errors import InputError, shorten
 from walkgan.images import to_float, to_uint8
 from walkgan.keras2 import as_keras3
+from walkgan.scenes import move_to_scenes
 
 NUM_SAMPLES = 16  # images in a grid of samples, 4 x 4
 PROJECTION_RESTARTS, PROJECTION_STEPS = 8, 200
@@ -73,9 +74,11 @@ def steps_per_second(generator):
     return float(match[1]) if match else None
 
 
-def has_scenes(generator):
-    """Return whether a generator of load_generator is conditional on the scene, see `scene_of` in models.py."""
-    return any(layer.name == "scene" for model in generator.layers for layer in getattr(model, "layers", ()))
+def scenes_of(generator):
+    """Return where the scenes of a generator of load_generator end, see find_scenes; (1.0,) for a single one."""
+    layers_inside = [layer for model in generator.layers for layer in getattr(model, "layers", ())]
+    found = [layer for layer in layers_inside if isinstance(layer, layers.Discretization) and layer.name == "scene"]
+    return (*found[0].bin_boundaries, 1.0) if found else (1.0,)
 
 
 def predict_frames(generator, latents):
@@ -92,15 +95,19 @@ def project(generator, image, seed):
     """Return the latent (latent_dim,) float32 whose frame is nearest to an image of the generator's size, uint8.
 
     Gradient descent from several random latents at once, of which the best is kept (Creswell & Bharath 2016,
-    arXiv:1611.05644). The distance is the mean difference of pixels, and of their means over 8x8. Norms are
-    limited to sqrt(latent_dim), that of a typical latent: the generator has not been trained beyond.
+    arXiv:1611.05644). Every scene has at least one, since no gradient leads from one to another. The distance is the
+    mean difference of pixels, and of their means over 8x8. Norms are limited to sqrt(latent_dim), that of a typical
+    latent: the generator has not been trained beyond.
     """
-    latent_dim = generator.input_shape[-1]
+    latent_dim, scenes, rng = generator.input_shape[-1], scenes_of(generator), np.random.default_rng(seed)
+    restarts = max(PROJECTION_RESTARTS, len(scenes))
+    starts = rng.standard_normal((restarts, latent_dim), "float32")
+    if len(scenes) > 1:
+        middles = (np.array([0, *scenes[:-1]]) + scenes) / 2
+        starts, _ = move_to_scenes(starts, np.resize(middles, restarts), scenes, 0, rng)
     index = keras.Input((), dtype="int32")
-    latents = layers.Embedding(
-        PROJECTION_RESTARTS, latent_dim, keras.initializers.RandomNormal(stddev=1, seed=seed),
-        embeddings_constraint=keras.constraints.MaxNorm(latent_dim**0.5, axis=1),
-    )  # fmt: skip
+    norm = keras.constraints.MaxNorm(latent_dim**0.5, axis=1)
+    latents = layers.Embedding(restarts, latent_dim, keras.initializers.Constant(starts), embeddings_constraint=norm)
     generator.trainable = False
     search = keras.Model(index, generator(latents(index), training=False))
     target = to_float(image)[None]
@@ -111,9 +118,9 @@ def project(generator, image, seed):
         return ops.mean(ops.abs(difference), (1, 2, 3)) + ops.mean(ops.abs(blur(difference)), (1, 2, 3))
 
     search.compile(keras.optimizers.Adam(0.05), loss=distance)
-    indices = np.tile(np.arange(PROJECTION_RESTARTS), PROJECTION_STEPS)
+    indices = np.tile(np.arange(restarts), PROJECTION_STEPS)
     print("searching for the nearest frame")
-    search.fit(indices, np.zeros(len(indices)), batch_size=PROJECTION_RESTARTS, shuffle=False)
-    found = search.predict(np.arange(PROJECTION_RESTARTS), batch_size=PROJECTION_RESTARTS, verbose=0)
+    search.fit(indices, np.zeros(len(indices)), batch_size=restarts, shuffle=False)
+    found = search.predict(np.arange(restarts), batch_size=restarts, verbose=0)
     best = int(np.argmin(ops.convert_to_numpy(distance(None, found))))
     return ops.convert_to_numpy(latents.embeddings)[best]

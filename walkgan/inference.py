@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from walkgan.errors import SettingError
 from walkgan.files import atomic_write
-from walkgan.generators import has_scenes, load_generator, project, steps_per_second
+from walkgan.generators import load_generator, project, scenes_of, steps_per_second
 from walkgan.images import crop_and_resize, image_grid, read_frame, to_uint8, write_frame
 from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
 from walkgan.run_folder import find_generator
@@ -98,7 +98,7 @@ def write_walks(generator, starts, settings):
     """Write walk.mp4 from the first of the latents `starts`, walks.mp4 and strip.png from all of them side by side."""
     rate = steps_per_second(generator)
     frame_rate = settings.frame_rate
-    keep_scene = has_scenes(generator)
+    keep_scene = len(scenes_of(generator)) > 1
     num_frames, num_walks = max(1, round(settings.walk_seconds * frame_rate)), len(starts)
 
     def walk_latent(walk, frame):
