@@ -24,8 +24,7 @@ steps, and worse frames. Six things differ from the paper, since they gave bette
 - The discriminator has no batch normalisation: with it, on small batches, it soon overpowered the generator, which
   stopped learning.
 
-With several scenes, both are conditional on the scene, which the latent tells: see `scene_of`. The feature
-discriminators are not: with logits for each scene, they soon overpowered the generator.
+With several scenes, generator and discriminators are conditional on the scene, which the latent tells: see `scene_of`.
 """
 
 import math
@@ -119,8 +118,7 @@ def build_discriminators(frame_shape, width, num_scenes=1):
 
     frames: (batch, height, width, channels) float32 in [-1, 1], for the last one of frame_shape. Each returns (batch,
     1) float32 logits; a higher logit means more real. `width` is the number of channels at half the frame's size. With
-    several scenes, inputs are [frames, scene], and to the logit of a frame the one of its scene (one-hot) is added
-    (Miyato & Koyama 2018, arXiv:1802.05637).
+    several scenes, inputs are [frames, scene], and frames are judged as frames of that scene (one-hot).
     Raises ValueError for frames that are too small.
     """
     shapes = frame_shapes_by_level(frame_shape)
@@ -151,21 +149,22 @@ def build_discriminators(frame_shape, width, num_scenes=1):
         if not logits_by_scene:
             return keras.Model(inputs, logits(x), name="discriminator")
         scene = keras.Input((num_scenes,), name="scene")
-        of_scene = ops.sum(logits_by_scene(x) * scene, 1, keepdims=True)
-        return keras.Model([inputs, scene], logits(x) + of_scene, name="discriminator")
+        return keras.Model([inputs, scene], logits(x) + _of_scene(logits_by_scene(x), scene), name="discriminator")
 
     return [build(level, shape) for level, shape in shapes.items()]
 
 
-def build_feature_discriminator(feature_shapes, width):
+def build_feature_discriminator(feature_shapes, width, num_scenes=1):
     """Build the discriminator that sees frames through a frozen network: features in, logits out.
 
     feature_shapes: (rows, columns, channels) of each scale, finest first, such as 20x40, 10x20 and 5x10. Returns
     (batch, logits) float32, a higher one more real: of each scale one for every position of the coarsest, and one for
-    the whole frame, which counts 0.3 times as much as all positions together.
+    the whole frame, which counts 0.3 times as much as all positions together. With several scenes, inputs are
+    [*features, scene], as of build_discriminators.
     After Projected GAN (Sauer et al. 2021, arXiv:2111.01007), which has no logit for the whole frame.
     """
     inputs = [keras.Input(shape, name=f"features_{scale}") for scale, shape in enumerate(feature_shapes)]
+    scene = keras.Input((num_scenes,), name="scene") if num_scenes > 1 else None
     positions = math.prod(feature_shapes[-1][:2])
     logits = []
     for scale, x in enumerate(inputs):
@@ -175,7 +174,11 @@ def build_feature_discriminator(feature_shapes, width):
             return layers.LeakyReLU(0.2)(x)
 
         def judge(x, name, size, padding, scale=scale):
-            return SpectralConv2D(1, size, padding=padding, dtype="float32", name=f"{name}_{scale}")(x)
+            def head(num_logits, name):
+                return SpectralConv2D(num_logits, size, padding=padding, dtype="float32", name=f"{name}_{scale}")(x)
+
+            logits = head(1, name)
+            return logits if scene is None else logits + _of_scene(head(num_scenes, f"{name}_by_scene"), scene)
 
         for halving in range(len(inputs) - 1 - scale, 0, -1):
             x = convolve(x, f"halve_{halving}", width if halving > 1 else 2 * width, 4, strides=2)
@@ -185,6 +188,7 @@ def build_feature_discriminator(feature_shapes, width):
         global_logit = judge(x, "whole", x.shape[1:3], "valid")
         # Repeated, so that it weighs 0.3 times the patches in the mean.
         logits += [layers.Flatten()(patch_logits), *[layers.Flatten()(global_logit)] * max(1, round(0.3 * positions))]
+    inputs += [] if scene is None else [scene]
     return keras.Model(inputs, layers.Concatenate()(logits), name="feature_discriminator")
 
 
@@ -261,6 +265,15 @@ def _norm(x, level, scene):
         return layers.Reshape((1, 1, -1))(dense(scene))
 
     return x * (1 + of_scene("scale")) + of_scene("shift")
+
+
+def _of_scene(logits, scene):
+    """Return, of logits for every scene (batch, ..., scenes), those for the frame's own: (batch, ..., 1).
+
+    The logits that all scenes have are added to them, as in Miyato & Koyama 2018, arXiv:1802.05637.
+    """
+    scene = layers.Reshape((*[1] * (len(logits.shape) - 2), -1))(scene)
+    return ops.sum(logits * ops.cast(scene, "float32"), -1, keepdims=True)
 
 
 def _upsample(frames):

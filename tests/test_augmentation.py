@@ -46,10 +46,12 @@ def test_augmentation_changes_colour_position_and_cutouts_and_passes_gradients()
 
 def test_large_frames_are_seen_whole_and_in_crops():
     frames = np.arange(4 * 128 * 256 * 3, dtype="float32").reshape(4, 128, 256, 3)
+    scene = np.arange(4)[:, None]
     (whole, crops) = feature_views(
-        ops.convert_to_tensor(frames), ops.convert_to_tensor(-frames), (64, 128), keras.random.SeedGenerator(0)
+        *(ops.convert_to_tensor(each) for each in (frames, -frames, scene)), (64, 128), keras.random.SeedGenerator(0)
     )
-    for real, fake in (whole, crops):
+    for (real, fake, seen), expected in ((whole, scene[:2]), (crops, scene[2:])):
+        np.testing.assert_array_equal(ops.convert_to_numpy(seen), expected)
         assert real.shape == (2, 64, 128, 3)
         np.testing.assert_array_equal(ops.convert_to_numpy(fake), -ops.convert_to_numpy(real))
     averaged = frames[:2].reshape(2, 64, 2, 128, 2, 3).mean((2, 4))

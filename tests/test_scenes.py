@@ -64,18 +64,18 @@ def test_windows_stay_in_their_scene():
     np.testing.assert_array_equal(scenes_in_model(later, scenes), one_hot)
 
 
-@pytest.mark.parametrize("window", [1, 3])
-def test_the_discriminator_reads_scenes(window):
-    settings = TrainingSettings(latent_dim=4, width=4, window=window)
-    gan = build_gan(settings, FRAME_SHAPE, 30.0 if window > 1 else None, (0.5, 1.0))
+@pytest.mark.parametrize(("window", "side"), [(1, 128), (3, 64)])
+def test_all_networks_read_scenes(window, side):
+    settings = TrainingSettings(latent_dim=4, width=4, feature_width=4, feature_weight=1.0, window=window)
+    gan = build_gan(settings, (side, side, 3), 30.0 if window > 1 else None, (0.5, 1.0))
     rng = np.random.default_rng(0)
-    frames = rng.uniform(-1, 1, (4, *FRAME_SHAPE[:2], 3 * window)).astype("float32")
+    frames = rng.uniform(-1, 1, (4, side, side, 3 * window)).astype("float32")
     batch = {"frames": frames, "latents": rng.standard_normal((4, 4), "float32"), "scene": np.eye(2)[[0, 0, 1, 1]]}
     if window > 1:
         batch["frame_offsets"] = np.tile(np.arange(3, dtype="float32"), (4, 1))
     outputs = gan(batch, training=False)
     other = gan(batch | {"scene": batch["scene"][::-1]}, training=False)
-    for name in ("real_logits", "fake_logits", "fake_logits_for_generator"):
+    for name in ("real_logits", "fake_logits_for_generator", "feature_real_logits", "feature_fake_logits"):
         assert outputs[name].shape == other[name].shape and not np.allclose(outputs[name], other[name]), name
     np.testing.assert_allclose(outputs["fake_logits"], outputs["fake_logits_for_generator"], atol=1e-5)
 

@@ -37,8 +37,10 @@ def diff_augment(frames, policy, seed):
     return frames
 
 
-def feature_views(real, fake, size, seed):
-    """Return views of frames, each (real, fake), of the projector's size (height, width).
+def feature_views(real, fake, scene, size, seed):
+    """Return views of frames, each (real, fake, scene), with frames of the projector's size (height, width).
+
+    scene: (batch, scenes), or None, as it then is in each view.
 
     Where frames are larger, half of the batch is seen whole, averaged down to that size, and half of it in crops at
     full resolution, at one random position: together they cost a quarter of the whole batch at full resolution.
@@ -46,7 +48,7 @@ def feature_views(real, fake, size, seed):
     height, width = size
     factor = round(real.shape[1] / height)
     if factor == 1:
-        return [(real, fake)]
+        return [(real, fake, scene)]
     half = ops.shape(real)[0] // 2
     top = keras.random.randint((), 0, real.shape[1] - height + 1, seed=seed)
     left = keras.random.randint((), 0, real.shape[2] - width + 1, seed=seed)
@@ -56,4 +58,5 @@ def feature_views(real, fake, size, seed):
         ops.slice(frames[half:], (0, top, left, 0), (ops.shape(frames)[0] - half, height, width, 3))
         for frames in (real, fake)
     ]
-    return [whole, crops]
+    scenes = (None, None) if scene is None else (scene[:half], scene[half:])
+    return [(*whole, scenes[0]), (*crops, scenes[1])]

@@ -85,7 +85,7 @@ class GAN(keras.Model):
         real = ops.stop_gradient(real)
         outputs |= self._pixel_logits(self.discriminators[size], real, fake, offsets, scene, training)
         if self.projector and real.shape[1] >= self.projector.input_shape[1]:
-            outputs |= self._feature_logits(real[..., :3], fake[..., :3], training)
+            outputs |= self._feature_logits(real[..., :3], fake[..., :3], scene, training)
         return outputs
 
     def _generate(self, generator, latents, offsets, training):
@@ -115,13 +115,16 @@ class GAN(keras.Model):
             start += ops.shape(frames)[0]
         return outputs
 
-    def _feature_logits(self, real, fake, training):
+    def _feature_logits(self, real, fake, scene, training):
         """Return the logits of the discriminators that see single frames through the projector."""
         real_logits, fake_logits, fake_logits_for_generator = [], [], []
-        views = feature_views(real, fake, self.projector.input_shape[1:3], self.random)
-        for (real_view, fake_view), discriminator in zip(views, self.feature_discriminators, strict=False):
+        views = feature_views(real, fake, scene, self.projector.input_shape[1:3], self.random)
+        for (real_view, fake_view, view_scene), discriminator in zip(views, self.feature_discriminators, strict=False):
             real_features, fake_features = self.projector(real_view), self.projector(fake_view)
             both = [ops.stop_gradient(ops.concatenate(pair)) for pair in zip(real_features, fake_features, strict=True)]
+            if view_scene is not None:
+                both.append(ops.concatenate([view_scene, view_scene]))
+                fake_features = [*fake_features, view_scene]
             logits = ops.split(discriminator(both, training=training), 2)
             real_logits.append(logits[0])
             fake_logits.append(logits[1])

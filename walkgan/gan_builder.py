@@ -41,7 +41,7 @@ def build_gan(settings, frame_shape, steps_per_second=None, scenes=(1.0,)):
         keras.config.set_dtype_policy(PRECISIONS[settings.precision])
         generators = build_generators(settings.latent_dim, frame_shape, settings.width, fused=True, scenes=scenes)
         discriminators = build_discriminators((*frame_shape[:2], channels), settings.width, len(scenes))
-        projector, feature_discriminators = build_feature_networks(frame_shape, settings)
+        projector, feature_discriminators = build_feature_networks(frame_shape, settings, len(scenes))
     finally:
         keras.config.set_dtype_policy("float32")
     gan = GAN(
@@ -89,7 +89,7 @@ def uses_features(settings, frame_shape):
     return settings.feature_weight > 0 and min(frame_shape[:2]) >= MIN_FEATURE_SIZE
 
 
-def build_feature_networks(frame_shape, settings):
+def build_feature_networks(frame_shape, settings, num_scenes):
     """Build the frozen projector and the feature discriminators: (None, []) where there are none.
 
     The first of them sees whole frames, halved until their shorter side is below 128. Where they had to be halved, a
@@ -102,4 +102,4 @@ def build_feature_networks(frame_shape, settings):
     projector = build_projector((*size, 3), settings.feature_width, settings.seed)
     shapes = [features.shape[1:] for features in projector.outputs]
     views = 1 if factor == 1 else 2
-    return projector, [build_feature_discriminator(shapes, settings.feature_width) for _ in range(views)]
+    return projector, [build_feature_discriminator(shapes, settings.feature_width, num_scenes) for _ in range(views)]

@@ -56,7 +56,7 @@ def copy_weights(source, network):
 
 def of_other_scenes(name, layer, network):
     """Return whether a layer is for each scene, and `network` has none of that name and shape."""
-    if not re.match(r"scale_|shift_|logits_by_scene", name):
+    if not re.match(r"scale_|shift_|.*_by_scene", name):
         return False
     same = [each for each in network.layers if each.name == name]
     return not same or same[0].kernel.shape != layer.kernel.shape
