@@ -73,11 +73,14 @@ def print_table(scores, motion_scores):
         print(f"{name:24}{fake:>10}{'':15}{real:>15}")
 
 
+def seeded_latents(generator, count, seed):
+    """Return `count` latents (count, latent_dim) of a generator, of the seeds from `seed` on."""
+    return np.stack([latent_from_seed(generator.input_shape[-1], seed + index) for index in range(count)])
+
+
 def seeded_fakes(generator, count, seed):
-    """Return `count` frames of a generator, of the seeds from `seed` on, as uint8."""
-    latent_dim = generator.input_shape[-1]
-    latents = np.stack([latent_from_seed(latent_dim, seed + index) for index in range(count)])
-    return predict_frames(generator, latents)
+    """Return the frames of `seeded_latents`, as uint8."""
+    return predict_frames(generator, seeded_latents(generator, count, seed))
 
 
 def real_frames(paths, timeline, count):
@@ -173,7 +176,7 @@ def score_motion(generator, paths, timeline, seed, speed=1.0):
 
 def speed_of_pairs(generator, seed, steps):
     """Return the median speed of pairs of frames, so many steps apart, in frame heights per pair."""
-    starts = [latent_from_seed(generator.input_shape[-1], seed + index) for index in range(NUM_PACE_PAIRS)]
+    starts = seeded_latents(generator, NUM_PACE_PAIRS, seed)
     ends = [rotated_latent(start, steps) for start in starts]
     return median_speed(*(predict_frames(generator, np.stack(latents)) for latents in (starts, ends)))
 
@@ -183,11 +186,8 @@ def walk_starts(generator, shares, steps, seed):
 
     shares: where the real walks begin in the video, 0 to 1.
     """
-    latents = np.stack([latent_from_seed(generator.input_shape[-1], seed + walk) for walk in range(len(shares))])
-    scenes = scenes_of(generator)
-    if len(scenes) == 1:
-        return latents
-    return move_to_scenes(latents, shares, scenes, steps, np.random.default_rng(seed))[0]
+    latents = seeded_latents(generator, len(shares), seed)
+    return move_to_scenes(latents, shares, scenes_of(generator), steps, np.random.default_rng(seed))[0]
 
 
 def generated_walks(generator, real, starts, length, seed, steps):

@@ -102,9 +102,8 @@ def project(generator, image, seed):
     latent_dim, scenes, rng = generator.input_shape[-1], scenes_of(generator), np.random.default_rng(seed)
     restarts = max(PROJECTION_RESTARTS, len(scenes))
     starts = rng.standard_normal((restarts, latent_dim), "float32")
-    if len(scenes) > 1:
-        middles = (np.array([0, *scenes[:-1]]) + scenes) / 2
-        starts, _ = move_to_scenes(starts, np.resize(middles, restarts), scenes, 0, rng)
+    middles = (np.array([0, *scenes[:-1]]) + scenes) / 2
+    starts, _ = move_to_scenes(starts, np.resize(middles, restarts), scenes, 0, rng)
     index = keras.Input((), dtype="int32")
     norm = keras.constraints.MaxNorm(latent_dim**0.5, axis=1)
     latents = layers.Embedding(restarts, latent_dim, keras.initializers.Constant(starts), embeddings_constraint=norm)

@@ -35,8 +35,11 @@ def move_to_scenes(latents, shares, scenes, steps, rng):
 
     latents: (batch, latent_dim) float32, standard normal, which they stay if all frames are equally likely; shares:
     (batch,) the position of each frame in the video, 0 to 1; scenes: see find_scenes; steps: how many steps of a walk
-    must stay in the scene. Returns the latents and the scenes, one-hot (batch, number of scenes) float32.
+    must stay in the scene. Returns the latents and the scenes, one-hot (batch, number of scenes) float32. Latents of a
+    single scene stay as they are.
     """
+    if len(scenes) == 1:
+        return latents, np.ones((len(latents), 1), "float32")
     bounds = np.array([0, *scenes])
     scene = np.searchsorted(bounds, shares, "right") - 1
     room = np.maximum(np.diff(bounds)[scene] - steps / ROTATION_PERIODS[1], 0)
