@@ -39,7 +39,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # pytest's workers inherit it
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # Compiling takes longer than what is compiled here: in half the time without optimisation.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-KILLS = int(os.environ.get("KILLS", "3"))  # in each test that kills; 100 take half an hour
+KILLS = int(os.environ.get("KILLS", "2"))  # in each test that kills; 100 take half an hour
 TINY = (
     "--latent-dim", "8", "--width", "4", "--batch-size", "4", "--sample-every", "1", "--feature-width", "4",
     "--features", "None",

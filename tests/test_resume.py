@@ -43,7 +43,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, frames_dir, script):
     (part,) = (tmp_path / "parts").iterdir()
     assert read_metrics(part)[-1]["step"] == 1  # in the middle of the first epoch
     call(script, "--runs", "parts", "--resume", "--epochs", 2, cwd=tmp_path)
-    output = run(script, "--runs", "parts", "--resume", "--run", part.name, "--epochs", 4, cwd=tmp_path)
+    output = call(script, "--runs", "parts", "--resume", "--run", part.name, "--epochs", 4, cwd=tmp_path)
     assert "resuming" in output
     facts = json.loads((part / "settings.json").read_text())
     assert facts["settings"]["epochs"] == 4
@@ -71,12 +71,11 @@ def test_feature_discriminators_resume_bit_for_bit(tmp_path):
 
 def test_a_busy_cpu_changes_nothing(tmp_path, frames_dir):
     arguments = (SCRIPT, "--frames", frames_dir, *TINY, "--epochs", 30, "--sample-every", 30)
-    together = [start(*arguments, "--runs", f"runs-{number}", cwd=tmp_path) for number in range(3)]
+    together = [start(*arguments, "--runs", f"runs-{number}", cwd=tmp_path) for number in range(2)]
     for process in together:
         output = "".join(process.communicate(timeout=200))
         assert process.returncode == 0, output
-    for number in range(1, 3):
-        assert_same_weights(tmp_path / "runs-0/0001-shuffled", tmp_path / f"runs-{number}/0001-shuffled")
+    assert_same_weights(tmp_path / "runs-0/0001-shuffled", tmp_path / "runs-1/0001-shuffled")
 
 
 def test_killed_at_any_moment_it_resumes_to_the_same_end(tmp_path, frames_dir):
@@ -180,6 +179,6 @@ def test_resume_after_a_full_disk(tmp_path, frames_dir, small_disk):
     assert "free" in output or "No space left" in output
     (small_disk / "filler").unlink()
     epochs = int(checkpoint_weights(run_dir)["vars/step"]) // 3 + 2
-    run(SCRIPT, "--resume", "--epochs", epochs, cwd=small_disk)
-    run(*arguments, "--epochs", epochs, cwd=tmp_path)
+    call(SCRIPT, "--resume", "--epochs", epochs, cwd=small_disk)
+    call(*arguments, "--epochs", epochs, cwd=tmp_path)
     assert_same_weights(run_dir, tmp_path / "saved_models/0001-shuffled")

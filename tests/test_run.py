@@ -83,7 +83,7 @@ def test_two_trainings_never_share_a_run(tmp_path, frames_dir):
     for process in together:
         process.kill()  # which frees the run
         process.communicate()
-    run(SCRIPT, "--resume", "--run", "0001", "--minutes", 1e-6, cwd=tmp_path)
+    call(SCRIPT, "--resume", "--run", "0001", "--minutes", 1e-6, cwd=tmp_path)
 
 
 def test_warm_start_on_frames_of_the_same_and_twice_the_size(tmp_path, trained):
@@ -141,7 +141,8 @@ def test_half_precision_saves_a_float32_generator(tmp_path, frames_dir, precisio
     assert np.isfinite(losses).all() and 0.3 < np.mean(losses) < 1.5
     policies = {layer.dtype_policy.name for layer in load_generator(run_dir / "generator.keras").layers}
     assert policies == {"float32"}
-    run(SCRIPT, "--resume", "--epochs", 5, cwd=tmp_path)
+    if precision == "float16":  # which has a loss scale that goes on
+        run(SCRIPT, "--resume", "--epochs", 5, cwd=tmp_path)
 
 
 def test_growth_schedule(tmp_path):
