@@ -9,14 +9,14 @@ import pytest
 from conftest import FRAME_SHAPE, REPO, random_batches, weights_of
 from keras import ops
 
-from models import build_discriminators, build_generator, build_generators
+from models import build_discriminators, build_generator, build_generators, scene_of
 from walkgan import gan as gan_module
 from walkgan import losses
 from walkgan.gan import GAN
 from walkgan.gan_builder import build_gan
 from walkgan.generators import steps_per_second
 from walkgan.latents import rotate, step_angles
-from walkgan.run_folder import load_settings
+from walkgan.run_folder import load_run_info, load_settings
 from walkgan.settings import TrainingSettings
 
 EVERYTHING = ("colour", "translation", "cutout")
@@ -112,10 +112,11 @@ def test_bfloat16_does_not_distort_the_penalty():
         keras.models.load_model(shipped / f"{name}.keras", compile=False) for name in ("generator", "discriminator")
     )
     latents = keras.random.normal((4, generator.input_shape[1]), seed=0)
-    batch, penalties = {"frames": generator(latents, training=False), "latents": latents}, {}
+    scenes, penalties = load_run_info(shipped)["scenes"], {}
+    batch = {"frames": generator(latents, training=False), "latents": latents, "scene": scene_of(latents, scenes)}
     for precision in ("float32", "bfloat16"):
         settings = replace(load_settings(shipped), augment=(), thumbnail_weight=0.0, precision=precision)
-        gan = build_gan(settings, generator.output_shape[1:])
+        gan = build_gan(settings, generator.output_shape[1:], scenes=scenes)
         gan.discriminator.set_weights(discriminator.get_weights())
         outputs = gan(batch, training=False)
         derivatives = (

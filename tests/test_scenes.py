@@ -18,6 +18,7 @@ from walkgan.run_folder import load_run_info
 from walkgan.scenes import MAX_SCENES, find_scenes, move_to_scenes
 from walkgan.settings import TrainingSettings
 from walkgan.training import scenes_to_learn
+from walkgan.warm_start import copy_weights
 
 SCRIPT = "train_unconditional_gan.py"
 
@@ -146,6 +147,24 @@ def test_each_scene_has_its_own_frames():
     fakes = gan.ema_generator.predict(latents, verbose=0).mean((1, 2))
     nearest = np.linalg.norm(fakes[:, None] - colours, axis=-1).argmin(1)
     assert (nearest == scenes_in_model(latents, scenes).argmax(1)).mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [([0.3, 0.5, 1.0], [1.0]), ([1.0], [0.3, 1.0]), ([0.3, 0.5, 1.0], [0.4, 1.0]), ([0.3, 1.0], [0.2, 0.4, 0.7, 1.0])],
+)
+def test_another_number_of_scenes_starts_with_images_of_those_before(before, after):
+    source, network = (build_generator(8, FRAME_SHAPE, width=4, scenes=scenes) for scenes in (before, after))
+    rng = np.random.default_rng(0)
+    for layer in source.layers:
+        layer.set_weights([weight + 0.2 * rng.random(weight.shape) for weight in layer.get_weights()])
+    copy_weights(source, network)
+    latents = rng.standard_normal((200, 8)).astype("float32")
+    old, new = (scenes_in_model(latents, scenes).argmax(1) if len(scenes) > 1 else 0 for scenes in (before, after))
+    alike = np.broadcast_to(old == new % len(before), 200)
+    frames, expected = (model.predict(latents[alike], verbose=0) for model in (network, source))
+    assert len(frames) > 40 and np.std(expected, 0).max() > 0.01
+    np.testing.assert_allclose(frames, expected, atol=1e-5)
 
 
 @pytest.mark.slow

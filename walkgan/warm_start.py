@@ -3,8 +3,10 @@
 import re
 
 import keras
+import numpy as np
+from keras import ops
 
-from models import MAX_DOWNSAMPLINGS, frame_shapes_by_level, num_downsamplings
+from models import MAX_DOWNSAMPLINGS, MAX_SCENE_LEVEL, frame_shapes_by_level, num_downsamplings
 from walkgan.errors import InputError, SettingError
 from walkgan.run_folder import load_run_info, load_settings
 from walkgan.settings import option_name
@@ -13,7 +15,7 @@ from walkgan.settings import option_name
 def warm_start(run_dir, gan, settings):
     """Copy the averaged generator and the discriminators of a run, on frames of the same or a smaller size.
 
-    Layers that it does not have start as always: those of larger frames add nothing, those for each scene are random.
+    Layers that it does not have start as always: those of larger frames add nothing.
     Raises SettingError where its networks do not fit, InputError where their files cannot be read.
     """
     source, shape = load_settings(run_dir), tuple(load_run_info(run_dir)["frame_shape"])
@@ -44,19 +46,39 @@ def warm_start(run_dir, gan, settings):
 def copy_weights(source, network):
     """Copy the weights of every layer of `source` to the layer of the same name in `network`.
 
-    Those for each scene stay as they are where the other run has another number of scenes.
+    Where both have several scenes, those of `network` start as those of `source`, in turn.
     """
     renamed = {"look": "stem"}  # before version 1.0.0
+    own = {layer.name: layer for layer in network.layers}
     for layer in source.layers:
-        if layer.weights:
-            name = renamed.get(layer.name, layer.name).replace("_frames_", "_rgb_").replace("places_", "positions_")
-            if not of_other_scenes(name, layer, network):
-                network.get_layer(name).set_weights(layer.get_weights())
+        name = renamed.get(layer.name, layer.name).replace("_frames_", "_rgb_").replace("places_", "positions_")
+        weights, is_of_scenes = layer.get_weights(), re.match(r"scale_|shift_|.*_by_scene", name)
+        if is_of_scenes and name in own:
+            weights = [in_turn(*pair) for pair in zip(weights, own[name].get_weights(), strict=True)]
+        if weights and (name in own or not is_of_scenes):
+            own[name].set_weights(weights)
+    copy_scenes({layer.name: layer for layer in source.layers}, own)
 
 
-def of_other_scenes(name, layer, network):
-    """Return whether a layer is for each scene, and `network` has none of that name and shape."""
-    if not re.match(r"scale_|shift_|.*_by_scene", name):
-        return False
-    same = [each for each in network.layers if each.name == name]
-    return not same or same[0].kernel.shape != layer.kernel.shape
+def in_turn(weight, own):
+    """Return a weight with as many scenes as `own`, some of them more than once or not at all."""
+    for axis, size in enumerate(own.shape):
+        weight = np.take(weight, np.arange(size) % weight.shape[axis], axis)
+    return weight
+
+
+def copy_scenes(source, own):
+    """Copy one scene of a generator to another's, given the layers of both by name, where only one has several.
+
+    All scenes of `own` start alike; or what scaled and shifted the first of `source` becomes a part of the
+    normalisation.
+    """
+    for level in range(MAX_SCENE_LEVEL + 1):
+        scale, shift, norm = f"scale_{level}", f"shift_{level}", own.get(f"norm_{level}")
+        if scale in own and scale not in source:
+            for name in (scale, shift):
+                own[name].kernel.assign(ops.zeros_like(own[name].kernel))
+        elif scale in source and scale not in own:
+            factor = 1 + source[scale].kernel[0]
+            norm.gamma.assign(factor * norm.gamma)
+            norm.beta.assign(factor * norm.beta + source[shift].kernel[0])
