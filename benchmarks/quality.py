@@ -69,6 +69,10 @@ def compare(settings):
     """Train and score every recipe; print a row for each as soon as it is there."""
     if unknown := [name for name in settings.recipes if name not in RECIPES]:
         raise SettingError(f"--recipes knows no {unknown[0]!r}; it knows {', '.join(map(repr, RECIPES))}.")
+    if "lightweight-gan" in settings.recipes:  # first: its torchvision crashes Python where TensorFlow was before it
+        from benchmarks.peer import import_on_cpu
+
+        import_on_cpu()
     from extract_frames import ExtractionSettings
     from walkgan.dataset import list_frames, read_timeline
     from walkgan.evaluation import real_frames, score
