@@ -2,8 +2,8 @@
 
 python benchmarks/quality.py --video walk.mp4 --minutes 60
 
-Each recipe is scored twice, after a twelfth of the time and at the end, by its generator's average if it has one. The folder
-of --output then holds scores.csv, an image of the first sixteen latents for each, and the runs.
+Each recipe is scored twice, after a twelfth of the time and at the end, by its generator's average if it has one.
+The folder of --output then holds scores.csv, an image of the first sixteen latents for each, and the runs.
 """
 
 import csv
