@@ -135,6 +135,20 @@ def trained(tmp_path_factory, frames_dir):
     return folder / "saved_models" / "0001-shuffled", output
 
 
+@pytest.fixture(scope="session")
+def trained_with_features(tmp_path_factory):
+    """The folder of a finished run with feature discriminators, of 2 epochs (4 steps) on 6 frames of 128x128.
+
+    Its learning rate is so high that its weights are far from untrained ones.
+    """
+    folder = tmp_path_factory.mktemp("features")
+    (folder / "frames").mkdir()
+    frames = write_frames(folder / "frames", moving_frames(6, 128, 128), ".jpg")
+    arguments = ("--no-grow", "--epochs", 2, "--learning-rate", 0.02)
+    call("train_unconditional_gan.py", "--frames", frames, *TINY, *arguments, cwd=folder)
+    return folder / "saved_models" / "0001-shuffled"
+
+
 def checkpoint_weights(run_dir):
     """Everything in the newest checkpoint of a run, by name."""
     found = {}

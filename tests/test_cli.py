@@ -131,8 +131,8 @@ def test_of_several_hosts_each_reports_its_own_error(monkeypatch, capsys, error,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gone", ["reader", "disk"])
-def test_everything_is_saved_whatever_becomes_of_the_output(tmp_path, frames_dir, gone):
+@pytest.mark.parametrize(("gone", "number"), [("reader", signal.SIGINT), ("disk", signal.SIGTERM)])
+def test_everything_is_saved_whatever_becomes_of_the_output(tmp_path, frames_dir, gone, number):
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, REPO / SCRIPT, "--frames", frames_dir, *TINY]
     output = subprocess.PIPE if gone == "reader" else open("/dev/full", "w")  # noqa: SIM115
@@ -144,7 +144,7 @@ def test_everything_is_saved_whatever_becomes_of_the_output(tmp_path, frames_dir
     while not (run_dir / "samples/epoch-0002.png").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.wait(100) == 0
     assert int(checkpoint_weights(run_dir)["vars/step"]) == read_metrics(run_dir)[-1]["step"] >= 6
 

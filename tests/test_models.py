@@ -118,8 +118,8 @@ def test_discriminator_gives_logits():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_builds_and_trains_on_each_backend(backend):
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_builds_and_trains_on_other_backends(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     if keras.backend.backend() not in ("tensorflow", backend):
