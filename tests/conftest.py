@@ -149,10 +149,10 @@ def trained_with_features(tmp_path_factory):
     return folder / "saved_models" / "0001-shuffled"
 
 
-def checkpoint_weights(run_dir):
-    """Everything in the newest checkpoint of a run, by name."""
+def checkpoint_weights(run_dir, name="*.h5"):
+    """Everything in a checkpoint of a run, the newest of those whose name matches, by name."""
     found = {}
-    with h5py.File(sorted((run_dir / "checkpoints").glob("*.h5"))[-1]) as file:
+    with h5py.File(sorted((run_dir / "checkpoints").glob(name))[-1]) as file:
         file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
     return found
 

