@@ -79,7 +79,7 @@ def walker(tmp_path_factory, frames_dir):
     shutil.copytree(frames_dir, folder / "data/frames")
     times = {"time": [number / 25 for number in range(10)], "video": [0] * 10}
     (folder / "data/frames/frames.json").write_text(json.dumps(times))
-    run("train_unconditional_gan_big.py", *TINY, "--epochs", 2, cwd=folder)
+    call("train_unconditional_gan_big.py", *TINY, "--epochs", 2, cwd=folder)
     return folder / "saved_models/0001-ordered"
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from conftest import TINY, run
 
 from walkgan import training
 from walkgan.run_folder import settings_as_json
@@ -45,12 +44,12 @@ def test_a_size_is_begun_once():
 
 
 @pytest.mark.slow
-def test_the_bar_is_closed_before_the_last_lines(tmp_path, frames_dir):
-    output = run("train_unconditional_gan.py", "--frames", frames_dir, *TINY, "--epochs", 2, "--no-grow", cwd=tmp_path)
+def test_the_bar_is_closed_before_the_last_lines(trained):
+    output = trained[1]
     printed, bar = output.split("Images: ")[0], output.replace("\r", "\n").splitlines()
-    assert re.search(r"^finished at epoch 2\.00 of 2\.$", printed, re.MULTILINE)
+    assert re.search(r"^finished at epoch 3\.00 of 3\.$", printed, re.MULTILINE)
     last = [line for line in bar if "100%" in line][-1]
-    assert "epoch=2.0" in last and "6/6" in last
+    assert "epoch=3.0" in last and "9/9" in last
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_warm_again(tmp_path, monkeypatch):

@@ -103,4 +103,4 @@ def test_a_frame_deleted_during_training_is_named_and_everything_saved(tmp_path,
     epochs = math.ceil(read_metrics(run_dir)[-1]["epoch"]) + 1
     assert int(checkpoint_weights(run_dir)["vars/step"]) == read_metrics(run_dir)[-1]["step"] >= 6
     (frames / "000004.jpg").write_bytes(content)
-    run(script, "--resume", "--epochs", epochs, cwd=tmp_path)
+    call(script, "--resume", "--epochs", epochs, cwd=tmp_path)
