@@ -7,7 +7,7 @@ from keras import ops
 
 from walkgan.augmentation import diff_augment, feature_views
 from walkgan.latents import rotate, step_angles
-from walkgan.losses import LOSSES, thumbnail_loss
+from walkgan.losses import LOSSES, mismatch_loss, thumbnail_loss
 from walkgan.windows import append_time_channel, stack_windows
 
 # The size of the random step of the gradient penalty, in the frames' units of -1 to 1. With a smaller one, bfloat16's
@@ -71,9 +71,9 @@ class GAN(keras.Model):
 
         `real_logits`, `fake_logits` and, where the loss needs them, `interpolated_logits` are (batch, 1) and have
         gradients for the discriminator only, and so have the `..._perturbed_logits` of those that get a penalty (of
-        their first frames, after a small random step). `fake_logits_for_generator`, the same values as `fake_logits`,
-        has gradients for the generator only. With feature discriminators there are the three `feature_..._logits` as
-        well, (batch, logits).
+        their first frames, after a small random step), and with windows `mismatched_logits`, of real ones with each
+        other's lengths. `fake_logits_for_generator`, the same values as `fake_logits`, has gradients for the generator
+        only. With feature discriminators there are the three `feature_..._logits` as well, (batch, logits).
         """
         real, latents, offsets, scene = (batch.get(name) for name in ("frames", "latents", "frame_offsets", "scene"))
         size = [generator.output_shape[1] for generator in self.generators].index(real.shape[1])
@@ -108,8 +108,11 @@ class GAN(keras.Model):
             frames = inputs[name][:PENALTY_BATCH_SIZE]
             noise = keras.random.normal(ops.shape(frames), seed=self.random)
             inputs[f"{name}_perturbed"] = frames + self.perturbation_std * noise
-        logits = discriminator(discriminator_inputs(list(inputs.values()), offsets, scene), training=training)
         outputs, start = {"fake_logits_for_generator": logits_for_generator}, 0
+        if offsets is not None:
+            mismatched = discriminator_inputs([real], ops.roll(offsets, 1, 0), scene)
+            outputs["mismatched_logits"] = discriminator(mismatched, training=training)
+        logits = discriminator(discriminator_inputs(list(inputs.values()), offsets, scene), training=training)
         for name, frames in inputs.items():
             outputs[f"{name}_logits"] = logits[start : start + ops.shape(frames)[0]]
             start += ops.shape(frames)[0]
@@ -136,6 +139,8 @@ class GAN(keras.Model):
         """Return the sum of all losses, each with gradients for one network only."""
         loss = self.gamma / 2 * self._penalty(y_pred, x["frames"].shape)
         loss += self.thumbnail_weight * y_pred.get("thumbnail_loss", 0.0)
+        if "mismatched_logits" in y_pred:
+            loss += mismatch_loss(y_pred["real_logits"], y_pred["mismatched_logits"], x["frame_offsets"])
         for kind, weight in (("", 1.0), ("feature_", self.feature_weight)):
             if f"{kind}real_logits" in y_pred:
                 d_loss, g_loss = self.loss_function(*(y_pred[f"{kind}{name}"] for name in LOGITS))

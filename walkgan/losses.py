@@ -60,6 +60,19 @@ def thumbnail_loss(real, fake):
     return ops.mean(ops.min(distances, 1))
 
 
+def mismatch_loss(real_logits, mismatched_logits, offsets):
+    """Cross-entropy of the difference between the logits of real windows and of the same with each other's lengths.
+
+    real_logits, mismatched_logits: (batch, 1); offsets: (batch, window), and those of the mismatched rolled by one
+    window. Returns a scalar, to which windows count that have another length than the one before them. So the
+    discriminator learns how fast a walk is, from real windows alone.
+    After the matching-aware discriminator (Reed et al. 2016, arXiv:1605.05396).
+    """
+    lengths = offsets[:, -1:]
+    differ = ops.cast(ops.abs(lengths - ops.roll(lengths, 1, 0)) > 0.5, "float32")
+    return ops.mean(differ * ops.softplus(mismatched_logits - real_logits))
+
+
 # Penalties: the directional derivatives (batch, 1) of the discriminator along a random step from a frame to a nearby
 # one, to a scalar. Their mean square estimates the squared norm of the gradient, without a second derivative (Lin et
 # al. 2025, arXiv:2501.08316).
