@@ -12,6 +12,7 @@ from conftest import TINY, call, moving_frames, read_metrics, write_frames
 from walkgan import callbacks
 from walkgan.callbacks import CSVLog, EpochTensorBoard, GracefulStop, PeriodicEvaluation, SampleGrid
 from walkgan.dataset import list_frames
+from walkgan.errors import InputError, is_out_of_memory
 from walkgan.generators import load_generator
 from walkgan.images import read_frame
 from walkgan.pace import Pace
@@ -57,6 +58,18 @@ def test_the_generator_with_the_best_score_is_kept(tmp_path, monkeypatch):
         assert logs["sliced_wasserstein"] > 0 and logs["diversity"] > 0
         kept.append((tmp_path / "best_generator.keras").read_text())
     assert kept == ["0", "1", "1", "3", "3"]
+
+
+def test_a_full_disk_under_the_log_is_reported(tmp_path, monkeypatch):
+    errors = pytest.importorskip("tensorflow").errors
+
+    def full(*_):
+        raise errors.ResourceExhaustedError(None, None, "logs/events.v2\n\tFailed to flush 5 events.")
+
+    monkeypatch.setattr(keras.callbacks.TensorBoard, "on_epoch_end", full)
+    with pytest.raises(InputError, match=r"cannot be written.* free some space") as caught:
+        EpochTensorBoard(tmp_path, write_graph=False).on_epoch_end(0, {})
+    assert not is_out_of_memory(caught.value)
 
 
 @pytest.mark.slow

@@ -98,10 +98,23 @@ class CSVLog(Callback):
 
 
 class EpochTensorBoard(TensorBoard):
-    """TensorBoard by epoch: after every batch Keras's own would write nothing, and leak 3 KB."""
+    """TensorBoard by epoch: after every batch Keras's own would write nothing, and leak 3 KB.
+
+    Raises InputError where the log can no longer be written.
+    """
 
     def on_train_batch_end(self, batch, logs=None):
         pass
+
+    def on_epoch_end(self, epoch, logs=None):
+        from tensorflow.errors import OpError  # not above: without TensorFlow there is no log
+
+        try:
+            super().on_epoch_end(epoch, logs)
+        except OpError as error:
+            raise InputError(
+                f"{self.log_dir} cannot be written: free some space, then --resume continues from the last checkpoint."
+            ) from error
 
 
 class PeriodicEvaluation(Callback):
