@@ -68,7 +68,7 @@ def mismatch_loss(real_logits, mismatched_logits, offsets):
     discriminator learns how fast a walk is, from real windows alone.
     After the matching-aware discriminator (Reed et al. 2016, arXiv:1605.05396).
     """
-    lengths = offsets[:, -1:]
+    lengths = ops.convert_to_tensor(offsets[:, -1:])
     differ = ops.cast(ops.abs(lengths - ops.roll(lengths, 1, 0)) > 0.5, "float32")
     return ops.mean(differ * ops.softplus(mismatched_logits - real_logits))
 
