@@ -35,9 +35,10 @@ class InferenceSettings:
     truncation: float = 1.0
     """Below 1, latents are scaled towards the mean: more typical frames, less diversity."""
     walk_seconds: float = 8.0
-    """Length of walk.mp4 and walks.mp4; 0 writes neither, and no strip.png."""
+    """Length of walk.mp4 and walks.mp4 in seconds; 0 writes neither, and no strip.png."""
     walks: int = 3
-    """Walks side by side in walks.mp4 and strip.png (12 frames, 4 apart), for the seeds from --seed on."""
+    """Walks side by side in walks.mp4 and strip.png (12 frames, 4 apart), for the seeds from --seed on; 1 writes no
+    walks.mp4."""
     frame_rate: float = 30.0
     """Frames per second of the videos."""
     speed: float = 1.0

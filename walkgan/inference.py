@@ -3,6 +3,7 @@
 import hashlib
 import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import matplotlib
 import numpy as np
@@ -52,7 +53,7 @@ def infer(settings):
         written.append("projected.png")
     if settings.walk_seconds:
         write_walks(generator, starts, settings)
-        written += ["walk.mp4", "walks.mp4", "strip.png"]
+        written += ["walk.mp4", *(["walks.mp4"] if settings.walks > 1 else []), "strip.png"]
     for name in {"projected.png", "walk.mp4", "walks.mp4", "strip.png"} - set(written):
         (output / name).unlink(missing_ok=True)  # of an earlier inference, perhaps with another generator
     print(f"Images: {', '.join(str(output / name) for name in written)}.")
@@ -95,7 +96,10 @@ def generate_batches(generator, latent_of, total, description):
 
 
 def write_walks(generator, starts, settings):
-    """Write walk.mp4 from the first of the latents `starts`, walks.mp4 and strip.png from all of them side by side."""
+    """Write walk.mp4 from the first of the latents `starts`, walks.mp4 and strip.png from all of them side by side.
+
+    Of a single walk, walks.mp4 would be the same as walk.mp4, and is not written.
+    """
     rate = steps_per_second(generator)
     frame_rate = settings.frame_rate
     keep_scene = len(scenes_of(generator)) > 1
@@ -113,15 +117,13 @@ def write_walks(generator, starts, settings):
         return walk_latent(index % num_walks, index // num_walks)
 
     frames = generate_batches(generator, frames_latent, num_frames * num_walks, "walks")
-    with (
-        atomic_write(settings.output / "walk.mp4") as first_path,
-        atomic_write(settings.output / "walks.mp4") as all_path,
-        video_writer(first_path, frame_rate) as write_first,
-        video_writer(all_path, frame_rate) as write_all,
-    ):
+    with ExitStack() as stack:
+        names = ["walk.mp4", "walks.mp4"] if num_walks > 1 else ["walk.mp4"]
+        paths = [stack.enter_context(atomic_write(settings.output / name)) for name in names]
+        writers = [stack.enter_context(video_writer(path, frame_rate)) for path in paths]
         for row in zip(*[frames] * num_walks, strict=True):
-            write_first(row[0])
-            write_all(np.concatenate(row, 1))
+            for write, frame in zip(writers, (row[0], np.concatenate(row, 1)), strict=False):
+                write(frame)
 
     def strip_latent(index):
         return walk_latent(index // STRIP_FRAMES, index % STRIP_FRAMES * STRIP_STRIDE)
