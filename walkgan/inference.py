@@ -52,8 +52,7 @@ def infer(settings):
         write_frame(output / "projected.png", image_grid(np.stack([image, *projected]), 2))
         written.append("projected.png")
     if settings.walk_seconds:
-        write_walks(generator, starts, settings)
-        written += ["walk.mp4", *(["walks.mp4"] if settings.walks > 1 else []), "strip.png"]
+        written += write_walks(generator, starts, settings)
     for name in {"projected.png", "walk.mp4", "walks.mp4", "strip.png"} - set(written):
         (output / name).unlink(missing_ok=True)  # of an earlier inference, perhaps with another generator
     print(f"Images: {', '.join(str(output / name) for name in written)}.")
@@ -98,7 +97,7 @@ def generate_batches(generator, latent_of, total, description):
 def write_walks(generator, starts, settings):
     """Write walk.mp4 from the first of the latents `starts`, walks.mp4 and strip.png from all of them side by side.
 
-    Of a single walk, walks.mp4 would be the same as walk.mp4, and is not written.
+    Of a single walk, walks.mp4 would be the same as walk.mp4, and is not written. Returns the names of the files.
     """
     rate = steps_per_second(generator)
     frame_rate = settings.frame_rate
@@ -130,6 +129,7 @@ def write_walks(generator, starts, settings):
 
     strip = generate_batches(generator, strip_latent, STRIP_FRAMES * num_walks, "strip")
     write_frame(settings.output / "strip.png", image_grid(np.stack(list(strip)), STRIP_FRAMES))
+    return [*names, "strip.png"]
 
 
 def plot(path, frames, settings):
