@@ -24,9 +24,9 @@ tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU"
 """
 
 
-def assert_trained_alike(first, second, name="*.h5"):
-    """Check that two runs have the same checkpoint (the newest that matches a name) and score, up to rounding."""
-    one, two = checkpoint_weights(first, name), checkpoint_weights(second, name)
+def assert_trained_alike(first, second, checkpoint="*.h5"):
+    """Check that two runs have the same checkpoint (the newest of that name) and score, up to rounding."""
+    one, two = checkpoint_weights(first, checkpoint), checkpoint_weights(second, checkpoint)
     assert one.keys() == two.keys()
     for name in one:
         # Adam's first steps make much of the last digits where a gradient is next to nothing.
