@@ -1,4 +1,4 @@
-"""Every network that is trained, as Keras models; imports nothing of this project.
+"""Every network that is trained, as Keras models.
 
 Generator and discriminator are a DCGAN (Radford et al. 2016, arXiv:1511.06434) in the shape of a pyramid that can grow:
 the same pyramid, traversed in opposite directions. At 160x320 and width 16:
@@ -25,12 +25,15 @@ steps, and worse frames. Six things differ from the paper, since they gave bette
   stopped learning.
 
 With several scenes, generator and discriminators are conditional on the scene, which the latent tells: see `scene_of`.
+A discriminator of windows of frames also sees the optical flow between them, at 20x40 and 40x80: see `OpticalFlow`.
 """
 
 import math
 
 import keras
 from keras import layers, ops
+
+from walkgan.layers import OpticalFlow, SpectralConv2D, UpConv2D
 
 MIN_BASE_SIZE = 4  # DCGAN starts from 4x4
 MAX_WIDTH_MULTIPLIER = 4  # the base has this many times the channels of the level at half the frame's size
@@ -132,6 +135,10 @@ def build_discriminators(frame_shape, width, num_scenes=1):
             stem = _conv(widths[-1], 3, name="stem")
         if level in shapes:
             from_rgb[level] = _conv(widths[level - 1], 4, 2, name=f"from_rgb_{level}")
+    from_flow = {}
+    if frame_shape[2] >= 6:  # windows
+        for level in range(max(first - 1, 1), first + 1):
+            from_flow[level] = _conv(widths[level - 1], 4, 2, name=f"from_flow_{level}", zeros=True)
     head = {"dtype": "float32", "kernel_initializer": _normal()}
     logits = layers.Dense(1, name="logits", **head)
     logits_by_scene = layers.Dense(num_scenes, name="logits_by_scene", **head) if num_scenes > 1 else None
@@ -141,6 +148,8 @@ def build_discriminators(frame_shape, width, num_scenes=1):
         frames, x = _pad(inputs, 2**own_level), None
         for level in range(own_level, 0, -1):
             parts = [] if x is None else [conv[level](x)]
+            if level in from_flow:
+                parts.append(from_flow[level](OpticalFlow(name=f"flow_{level}")(frames)))
             if level in shapes:
                 parts.append(from_rgb[level](layers.LeakyReLU(0.2)(stem(frames)) if level == first else frames))
                 frames = layers.AveragePooling2D(2)(frames)
@@ -190,59 +199,6 @@ def build_feature_discriminator(feature_shapes, width, num_scenes=1):
         logits += [layers.Flatten()(patch_logits), *[layers.Flatten()(global_logit)] * max(1, round(0.3 * positions))]
     inputs += [] if scene is None else [scene]
     return keras.Model(inputs, layers.Concatenate()(logits), name="feature_discriminator")
-
-
-class UpConv2D(layers.Conv2D):
-    """A 3x3 convolution of the input upsampled twice by repeating pixels, in half the time of UpSampling2D and Conv2D.
-
-    Three pixels in a row of the upsampled input are two of the input, one of them twice. So the two layers are one
-    transposed convolution, whose 4x4 kernel is the sum of the 3x3 one shifted to four positions.
-    """
-
-    def call(self, inputs):
-        """Return (batch, 2 * height, 2 * width, filters) of inputs (batch, height, width, channels)."""
-        if keras.backend.backend() == "jax":  # XLA on the CPU made the whole step a third slower
-            return super().call(ops.repeat(ops.repeat(inputs, 2, 1), 2, 2))
-        paddings = [((top, 1 - top), (left, 1 - left), (0, 0), (0, 0)) for top in (0, 1) for left in (0, 1)]
-        kernel_4x4 = ops.flip(sum(ops.pad(self.kernel, padding) for padding in paddings), (0, 1))
-        return ops.conv_transpose(inputs, ops.transpose(kernel_4x4, (0, 1, 3, 2)), 2, padding="same")
-
-    def compute_output_shape(self, input_shape):
-        """Return the shape of what `call` returns."""
-        return input_shape[0], 2 * input_shape[1], 2 * input_shape[2], self.filters
-
-
-@keras.saving.register_keras_serializable("models")
-class SpectralConv2D(layers.Conv2D):
-    """A convolution whose kernel is divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
-
-    The value is tracked by one power iteration per training step. Keras's SpectralNormalization overwrites the kernel
-    itself, which JAX's functional steps would lose.
-    """
-
-    def build(self, input_shape):
-        """Make the kernel, and the left singular vector that is tracked."""
-        super().build(input_shape)
-        self.singular_vector = self.add_weight(
-            shape=(self.filters,), initializer=keras.initializers.RandomNormal(seed=0), trainable=False,
-            name="singular_vector", aggregation="only_first_replica",
-        )  # fmt: skip
-
-    def call(self, inputs, training=False):
-        """Return what Conv2D returns, with the kernel normalised."""
-        matrix = ops.cast(ops.reshape(self.kernel, (-1, self.filters)), "float32")
-        fixed, vector = ops.stop_gradient(matrix), ops.cast(self.singular_vector, "float32")
-        other = ops.normalize(ops.matmul(fixed, vector))
-        vector = ops.normalize(ops.matmul(other, fixed))
-        if training:
-            self.singular_vector.assign(vector)
-        largest = ops.dot(other, ops.matmul(matrix, vector))
-        kernel = self.kernel / ops.cast(largest, self.kernel.dtype)
-        return ops.conv(inputs, kernel, list(self.strides), self.padding) + self.bias
-
-    # Conv2D's own would leave the singular vector out.
-    save_own_variables = layers.Layer.save_own_variables
-    load_own_variables = layers.Layer.load_own_variables
 
 
 def _normal(stddev=0.02):  # DCGAN's

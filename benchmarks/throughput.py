@@ -204,7 +204,7 @@ def forward_flops(network, channels=None):
     """
     from keras import layers
 
-    from models import UpConv2D
+    from walkgan.layers import UpConv2D
 
     total = 0
     for layer in network.layers:

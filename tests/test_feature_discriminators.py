@@ -8,8 +8,8 @@ import pytest
 from conftest import random_batches, weights_of
 from keras import ops
 
-from models import SpectralConv2D
 from walkgan.gan_builder import build_gan
+from walkgan.layers import SpectralConv2D
 from walkgan.settings import TrainingSettings
 
 

@@ -21,8 +21,9 @@ def imported(path):
             yield from (alias.name for alias in node.names)
 
 
-def test_models_imports_only_keras():
-    assert {name.split(".")[0] for name in imported(REPO / "models.py")} == {"keras", "math"}
+def test_models_imports_only_keras_and_layers():
+    assert set(imported(REPO / "models.py")) == {"keras", "math", "walkgan.layers"}
+    assert set(imported(REPO / "walkgan" / "layers.py")) == {"keras"}
 
 
 def test_imports_have_no_cycles():

@@ -139,7 +139,8 @@ def load_newest_checkpoint(gan, run_dir):
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{paths[-1]} cannot be loaded ({error!r:.200}): if it is damaged, delete it to continue from the one "
-            "before; if another version of this project wrote it, continue with that version."
+            "before; if another version of this project wrote it, continue with that version, or start a new training "
+            f"from its networks with --start-from {run_dir}."
         ) from error
     return paths[-1]
 

@@ -1,0 +1,100 @@
+"""Keras layers of our own: two kinds of convolution, and the motion between the frames of a window."""
+
+import keras
+from keras import ops
+
+
+class UpConv2D(keras.layers.Conv2D):
+    """A 3x3 convolution of the input upsampled twice by repeating pixels, in half the time of UpSampling2D and Conv2D.
+
+    Three pixels in a row of the upsampled input are two of the input, one of them twice. So the two layers are one
+    transposed convolution, whose 4x4 kernel is the sum of the 3x3 one shifted to four positions.
+    """
+
+    def call(self, inputs):
+        """Return (batch, 2 * height, 2 * width, filters) of inputs (batch, height, width, channels)."""
+        if keras.backend.backend() == "jax":  # XLA on the CPU made the whole step a third slower
+            return super().call(ops.repeat(ops.repeat(inputs, 2, 1), 2, 2))
+        paddings = [((top, 1 - top), (left, 1 - left), (0, 0), (0, 0)) for top in (0, 1) for left in (0, 1)]
+        kernel_4x4 = ops.flip(sum(ops.pad(self.kernel, padding) for padding in paddings), (0, 1))
+        return ops.conv_transpose(inputs, ops.transpose(kernel_4x4, (0, 1, 3, 2)), 2, padding="same")
+
+    def compute_output_shape(self, input_shape):
+        """Return the shape of what `call` returns."""
+        return input_shape[0], 2 * input_shape[1], 2 * input_shape[2], self.filters
+
+
+@keras.saving.register_keras_serializable("models")
+class SpectralConv2D(keras.layers.Conv2D):
+    """A convolution whose kernel is divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
+
+    The value is tracked by one power iteration per training step. Keras's SpectralNormalization overwrites the kernel
+    itself, which JAX's functional steps would lose.
+    """
+
+    def build(self, input_shape):
+        """Make the kernel, and the left singular vector that is tracked."""
+        super().build(input_shape)
+        self.singular_vector = self.add_weight(
+            shape=(self.filters,), initializer=keras.initializers.RandomNormal(seed=0), trainable=False,
+            name="singular_vector", aggregation="only_first_replica",
+        )  # fmt: skip
+
+    def call(self, inputs, training=False):
+        """Return what Conv2D returns, with the kernel normalised."""
+        matrix = ops.cast(ops.reshape(self.kernel, (-1, self.filters)), "float32")
+        fixed, vector = ops.stop_gradient(matrix), ops.cast(self.singular_vector, "float32")
+        other = ops.normalize(ops.matmul(fixed, vector))
+        vector = ops.normalize(ops.matmul(other, fixed))
+        if training:
+            self.singular_vector.assign(vector)
+        largest = ops.dot(other, ops.matmul(matrix, vector))
+        kernel = self.kernel / ops.cast(largest, self.kernel.dtype)
+        return ops.conv(inputs, kernel, list(self.strides), self.padding) + self.bias
+
+    # Conv2D's own would leave the singular vector out.
+    save_own_variables = keras.layers.Layer.save_own_variables
+    load_own_variables = keras.layers.Layer.load_own_variables
+
+
+@keras.saving.register_keras_serializable("models")
+class OpticalFlow(keras.layers.Layer):
+    """The optical flow from each frame of a window to the next, and the change that it leaves unexplained.
+
+    The method of Lucas and Kanade (1981): of each block of 5x5 grey pixels the motion that explains best, by least
+    squares, how they change. So a discriminator sees what stacked frames hide from it: whether the ground flows towards
+    the camera, and whether things move or melt. Has no weights; accurate for motion of up to a pixel.
+    """
+
+    DAMPING = 0.003  # added to mean squared gradients of grey values: flow of blocks without contrast is 0
+
+    def __init__(self, **options):
+        super().__init__(**options | {"dtype": "float32"})  # squares of small differences underflow in float16
+
+    def call(self, inputs):
+        """Return flow (batch, height, width, 3 * (window - 1)) of windows (batch, height, width, 3 * window or more).
+
+        Windows are RGB frames in [-1, 1], stacked on channels; further channels are ignored. Of every frame but the
+        last there are three channels: the unexplained change (0.04 to about 4), and how many pixels down and to the
+        right things move (their hyperbolic tangent).
+        """
+        count, channels = ops.shape(inputs)[0], inputs.shape[3]
+        frames = [ops.mean(inputs[..., first : first + 3], -1, keepdims=True) for first in range(0, channels - 2, 3)]
+        frames = ops.concatenate(frames)  # the first frames of all windows, then the second ones, and so on
+        before, after = frames[:-count], frames[count:]
+        padded = ops.pad((before + after) / 4, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        dy, dx = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1], padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
+        dt = after - before
+        products = ops.concatenate([dy * dy, dx * dx, dy * dx, dy * dt, dx * dt, dt * dt], -1)
+        yy, xx, yx, yt, xt, tt = ops.split(ops.average_pool(products, 5, strides=1, padding="same"), 6, -1)
+        yy, xx = yy + self.DAMPING, xx + self.DAMPING
+        determinant = yy * xx - yx * yx
+        down, right = (yx * xt - xx * yt) / determinant, (yx * yt - yy * xt) / determinant
+        # Times 4, about as large as the values of frames; the root has a gradient at 0.
+        unexplained = 4 * ops.sqrt(ops.relu(tt + down * yt + right * xt) + 1e-4)
+        flow = ops.concatenate([unexplained, ops.tanh(down), ops.tanh(right)], -1)
+        return ops.concatenate(ops.split(flow, channels // 3 - 1), -1)
+
+    def compute_output_shape(self, input_shape):
+        """Return the shape of what `call` returns."""
+        return *input_shape[:3], 3 * (input_shape[3] // 3 - 1)
