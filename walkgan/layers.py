@@ -1,4 +1,4 @@
-"""Keras layers of our own: two kinds of convolution, and the motion between the frames of a window."""
+"""Keras layers of our own: two kinds of convolution, and the optical flow between the frames of a window."""
 
 import keras
 from keras import ops
