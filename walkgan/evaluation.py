@@ -13,7 +13,6 @@ from walkgan.generators import load_generator, predict_frames, scenes_of, steps_
 from walkgan.images import image_grid, read_frame, write_frame
 from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
 from walkgan.motion_metrics import motion, motion_distances, patch_distance
-from walkgan.pace import median_speed
 from walkgan.point_tracks import tracked_motion
 from walkgan.run_folder import find_generator, load_settings
 from walkgan.sampling import evenly_spaced
@@ -21,7 +20,7 @@ from walkgan.scenes import move_to_scenes
 from walkgan.scoring_network import describe_network, extract_features, load_network
 
 NUM_WALKS, WALK_STEPS = 8, 64
-NUM_PACE_PAIRS = 128  # pairs of frames; the median speed of only 8 walks is uncertain by a third
+NUM_PAIRS = 128  # pairs of frames, whose pace and steps forward are known better than those of 8 walks, by far
 SAME_MOMENT = 0.5  # seconds: frames nearer in time are near-copies
 PATH_SPEEDS = [2.0**power for power in range(-8, 0)]  # in latents per step, where no motion has been learned
 NUM_NEAREST = 8  # fakes in nearest.png
@@ -145,8 +144,8 @@ def score_motion(generator, paths, timeline, seed, speed=1.0):
     """Return {name: (score of the walks, the same of real walks)}; empty where the frames are too few.
 
     Distances are those from the real walks, beside those of real walks from each other. No walk goes through a cut. A
-    generator that has not learned motion is scored by its path through latent space, at its best speed. "pace" is the
-    median speed of the walks relative to the real ones'. A score that cannot be measured is None.
+    generator that has not learned motion is scored by its path through latent space, at its best speed. "Pace" is the
+    median speed relative to that of the real walks. A score that cannot be measured is None.
     """
     length = min(WALK_STEPS, len(paths) // NUM_WALKS)
     starts = np.linspace(0, len(paths) - length, NUM_WALKS).astype(int)
@@ -163,9 +162,9 @@ def score_motion(generator, paths, timeline, seed, speed=1.0):
     distances = motion_distances(real, fake) | {"patches": patch_distance(real_walks, walks)}
     baseline = motion_distances(*map(motion, halves)) | {"patches": patch_distance(*halves)}
     scores = {name: (distances[name], baseline[name]) for name in distances}
-    scores["steps forward"] = tuple(float((measured["expansion"] > 0).mean()) for measured in (fake, real))
-    fake_speed = speed_of_pairs(generator, seed, steps) if steps else np.median(fake["speed"])
-    scores["pace"] = (float(fake_speed / np.median(real["speed"])), 1.0)
+    single_steps = motion_of_pairs(generator, seed, steps) if steps else fake
+    scores["steps forward"] = tuple(float((measured["expansion"] > 0).mean()) for measured in (single_steps, real))
+    scores["pace"] = (float(np.median(single_steps["speed"]) / np.median(real["speed"])), 1.0)
     tracked = [tracked_motion(each) for each in (walks, real_walks)]
     scores |= {name: tuple(each[name] for each in tracked) for name in tracked[0]}
     return {
@@ -174,11 +173,12 @@ def score_motion(generator, paths, timeline, seed, speed=1.0):
     }
 
 
-def speed_of_pairs(generator, seed, steps):
-    """Return the median speed of pairs of frames, so many steps apart, in frame heights per pair."""
-    starts = seeded_latents(generator, NUM_PACE_PAIRS, seed)
+def motion_of_pairs(generator, seed, steps):
+    """Return the `motion` of pairs of frames, each of another latent, so many steps apart."""
+    starts = seeded_latents(generator, NUM_PAIRS, seed)
     ends = [rotated_latent(start, steps) for start in starts]
-    return median_speed(*(predict_frames(generator, np.stack(latents)) for latents in (starts, ends)))
+    pairs = [predict_frames(generator, np.stack(latents)) for latents in (starts, ends)]
+    return motion(np.stack(pairs, 1))
 
 
 def walk_starts(generator, shares, steps, seed):
