@@ -25,7 +25,10 @@ steps, and worse frames. Six things differ from the paper, since they gave bette
   stopped learning.
 
 With several scenes, generator and discriminators are conditional on the scene, which the latent tells: see `scene_of`.
-A discriminator of windows of frames also sees the optical flow between them, at 20x40 and 40x80: see `OpticalFlow`.
+
+To learn how the frames of a walk move, there are two more parts. An ordered generator draws features of keyframes at
+40x80, which pass the camera as in a walk: see walkgan/keyframes.py. A discriminator of windows of frames also sees the
+optical flow between them, at 20x40 and 40x80: see `OpticalFlow`.
 """
 
 import math
@@ -33,6 +36,7 @@ import math
 import keras
 from keras import layers, ops
 
+from walkgan.keyframes import keyframes_around, pass_between
 from walkgan.layers import OpticalFlow, SpectralConv2D, UpConv2D
 
 MIN_BASE_SIZE = 4  # DCGAN starts from 4x4
@@ -67,29 +71,36 @@ def frame_shapes_by_level(frame_shape):
     }
 
 
-def build_generators(latent_dim, frame_shape, width, name="generator", fused=False, scenes=(1.0,)):
+def build_generators(latent_dim, frame_shape, width, name="generator", fused=False, scenes=(1.0,), walks=False):
     """Build the generators of all frame sizes, smallest first, from one set of layers: latents in, frames out.
 
     latents: (batch, latent_dim) float32, standard normal. Each returns frames (batch, height, width, channels) float32
     in [-1, 1], the last one of frame_shape. `width` is the number of channels at half the frame's size. `fused` uses
     UpConv2D: the same output, faster to train, but a custom layer, which a Keras file to share should not need.
-    `scenes`: see scene_of. Raises ValueError for frames that are too small.
+    `scenes`: see scene_of. With `walks`, the layers up to the smallest frames draw keyframes: see walkgan/keyframes.py.
+    Raises ValueError for frames that are too small.
     """
     shapes = frame_shapes_by_level(frame_shape)
     top, widths = max(shapes), _widths(width, max(shapes))
     base_shape = (*(-(-side // 2**top) for side in frame_shape[:2]), widths[0])
 
     latents = keras.Input((latent_dim,), name="latents")
-    x = layers.Dense(math.prod(base_shape), use_bias=False, kernel_initializer=_normal(), name="dense")(latents)
+    drawn, scene = latents, scene_of(latents, scenes) if len(scenes) > 1 else None
+    drawn_scene = scene
+    if walks:
+        drawn, fraction = keyframes_around(latents)
+        drawn_scene = None if scene is None else ops.concatenate([scene, scene], 0)  # no keyframe is across a cut
+    x = layers.Dense(math.prod(base_shape), use_bias=False, kernel_initializer=_normal(), name="dense")(drawn)
     x = layers.Reshape(base_shape, name="base")(x)
-    scene = scene_of(latents, scenes) if len(scenes) > 1 else None
-    x = layers.ReLU()(_norm(x, 0, scene))
+    x = layers.ReLU()(_norm(x, 0, drawn_scene))
     rgb, generators = None, []
     for level in range(1, top + 1):
         channels = widths[level] if level < min(top, MAX_DOWNSAMPLINGS) else max(width // 2, 1)
         conv, x = (UpConv2D, x) if fused else (layers.Conv2D, layers.UpSampling2D()(x))
         x = _conv(channels, 3, name=f"conv_{level}", use_bias=False, kind=conv)(x)
-        x = layers.ReLU()(_norm(x, level, scene if level <= MAX_SCENE_LEVEL else None))
+        x = layers.ReLU()(_norm(x, level, drawn_scene if level <= MAX_SCENE_LEVEL else None))
+        if walks and level == min(shapes):
+            x, drawn_scene = pass_between(x, latents, drawn, fraction), scene
         if level in shapes:
             correction = _conv(frame_shape[2], 3, name=f"to_rgb_{level}", zeros=rgb is not None)(x)
             rgb = correction if rgb is None else layers.Add()([_upsample(rgb), correction])
@@ -98,9 +109,9 @@ def build_generators(latent_dim, frame_shape, width, name="generator", fused=Fal
     return generators
 
 
-def build_generator(latent_dim, frame_shape, width, name="generator", scenes=(1.0,)):
+def build_generator(latent_dim, frame_shape, width, name="generator", scenes=(1.0,), walks=False):
     """Build the generator of frame_shape alone; see build_generators."""
-    return build_generators(latent_dim, frame_shape, width, name, scenes=scenes)[-1]
+    return build_generators(latent_dim, frame_shape, width, name, scenes=scenes, walks=walks)[-1]
 
 
 def scene_of(latents, scenes):

@@ -39,7 +39,8 @@ def build_gan(settings, frame_shape, steps_per_second=None, scenes=(1.0,)):
     channels = frame_shape[2] * settings.window + (settings.window > 1)
     try:
         keras.config.set_dtype_policy(PRECISIONS[settings.precision])
-        generators = build_generators(settings.latent_dim, frame_shape, settings.width, fused=True, scenes=scenes)
+        options = {"scenes": scenes, "walks": settings.window > 1}
+        generators = build_generators(settings.latent_dim, frame_shape, settings.width, fused=True, **options)
         discriminators = build_discriminators((*frame_shape[:2], channels), settings.width, len(scenes))
         projector, feature_discriminators = build_feature_networks(frame_shape, settings, len(scenes))
     finally:
@@ -47,7 +48,7 @@ def build_gan(settings, frame_shape, steps_per_second=None, scenes=(1.0,)):
     gan = GAN(
         generators,
         discriminators,
-        ema_generator=build_generator(settings.latent_dim, frame_shape, settings.width, name, scenes),
+        ema_generator=build_generator(settings.latent_dim, frame_shape, settings.width, name, **options),
         loss=settings.loss,
         gamma=settings.gamma,
         thumbnail_weight=settings.thumbnail_weight,

@@ -1,0 +1,124 @@
+"""Walks past keyframes: which keyframes a frame is between, and how what they show comes nearer."""
+
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from conftest import FRAME_SHAPE
+from keras import ops
+
+from models import build_generator, build_generators
+from walkgan import keyframes
+from walkgan.latents import latent_from_seed, rotated_latent
+from walkgan.scenes import move_to_scenes
+
+LATENT_DIM = 16
+WALKED = 0.8  # from one keyframe to the next, in 1 / frame heights
+
+
+def around(latents):
+    """Return the keyframes before and after, and the fraction, of latents (batch, LATENT_DIM)."""
+    both, fraction = map(ops.convert_to_numpy, keyframes.keyframes_around(ops.convert_to_tensor(latents)))
+    return *np.split(both, 2), fraction[:, 0]
+
+
+def walk(steps, seed=0):
+    return np.stack([rotated_latent(latent_from_seed(LATENT_DIM, seed), step) for step in steps]).astype("float32")
+
+
+def corridor(time, height=40, width=80):
+    """Return an image (height, width, 1) of a corridor with painted ground, ceiling and walls, after some walking."""
+    down, right = ((np.arange(side) + 0.5 - side / 2) / height for side in (height, width))
+    down, right = np.meshgrid(down, right, indexing="ij")
+    near = np.maximum(np.abs(down), np.abs(right) / keyframes.WALL_DISTANCE)
+    across, ahead = np.arctan2(down, right), 1 / near + time * WALKED
+    return (np.sin(3 * across) + np.sin(4 * ahead))[..., None] * (near > 0.2)[..., None]
+
+
+def passing(walked, sway=(0.0, 0.0), late=0.0, shape=(40, 80, 1)):
+    """Return pass_between as a function of the keyframe before, the one after (each `shape`) and the fraction."""
+    inputs = [keras.Input(shape), keras.Input((LATENT_DIM,)), keras.Input((LATENT_DIM,)), keras.Input((1,))]
+    model = keras.Model(inputs, keyframes.pass_between(*inputs))
+    for name, bias in (("walked", [np.log(np.expm1(walked)) / 4]), ("sway", np.divide(sway, keyframes.SWAY))):
+        layer = model.get_layer(name)
+        layer.set_weights([np.zeros(layer.kernel.shape), np.array(bias)])
+    layer = model.get_layer("late")
+    layer.set_weights([np.zeros(layer.kernel.shape), np.array([late])])
+
+    def call(before, after, fraction):
+        latents = np.zeros((2, LATENT_DIM), "float32")
+        frames = np.stack([before, after]).astype("float32")
+        return ops.convert_to_numpy(model([frames, latents[:1], latents, np.array([[fraction]], "float32")]))[0]
+
+    return call
+
+
+def test_all_frames_between_two_keyframes_have_the_same_two():
+    before, after, fraction = around(walk(np.arange(0, 100, 0.5)))
+    ends = np.flatnonzero(np.diff(fraction) < 0) + 1
+    assert 1 < len(ends) < 8 and fraction.min() >= 0 and fraction.max() <= 1
+    for first, last in zip([0, *ends[:-1]], ends, strict=True):
+        np.testing.assert_allclose(before[first:last], before[first : first + 1].repeat(last - first, 0), atol=1e-4)
+    np.testing.assert_allclose(before[ends], after[ends - 1], atol=1e-4)
+    assert np.abs(before - after).mean() > 0.1
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.5, 0.75])
+@pytest.mark.parametrize("late", [-10, 10])
+def test_a_corridor_looks_as_from_where_one_has_walked_to(fraction, late):
+    shown = passing(WALKED, late=late)(corridor(0), corridor(1), fraction)
+    expected, still = corridor(fraction), np.minimum(*(np.abs(corridor(t) - shown) for t in (0, 1)))
+    near = (np.abs(expected) > 0)[4:-4, 4:-4]
+    near &= (np.abs(shown) > 0)[4:-4, 4:-4]
+    wrong = np.abs(shown - expected)[4:-4, 4:-4][near]
+    assert np.median(wrong) < 0.08 < np.median(still[4:-4, 4:-4][near])
+
+
+def test_at_a_keyframe_one_sees_it_and_nothing_else():
+    rng = np.random.default_rng(0)
+    before, after = rng.standard_normal((2, 40, 80, 1))
+    for late in (-10, 0, 10):
+        shown = passing(WALKED, late=late)
+        np.testing.assert_allclose(shown(before, after, 0.0), before, atol=0.01)
+        np.testing.assert_allclose(shown(before, after, 1.0), after, atol=0.01)
+
+
+def test_sway_moves_the_whole_frame():
+    image = corridor(0.3)
+    shown = passing(WALKED, sway=(0.1, -0.05))(image, image, 0.0)  # 4 pixels down, 2 to the left
+    np.testing.assert_allclose(shown[8:-8, 8:-8], np.roll(image, (4, -2), (0, 1))[8:-8, 8:-8], atol=0.01)
+
+
+@pytest.mark.parametrize("size", [(8, 16), (16, 32), (45, 61), (64, 32)])
+def test_a_walk_has_no_jumps_and_its_file_needs_no_code_of_ours(size, tmp_path):
+    keras.utils.set_random_seed(0)
+    generator = build_generators(LATENT_DIM, (*size, 3), 4, walks=True)[-1]
+    for layer in generator.layers:
+        if layer.name.startswith(("dense", "to_rgb")):
+            layer.set_weights([4 * weight for weight in layer.get_weights()])
+    frames = generator.predict(walk(np.arange(0, 80, 0.0625)), verbose=0)
+    changes = np.abs(np.diff(frames, axis=0)).mean((1, 2, 3))
+    assert frames.shape[1:] == (*size, 3) and 0 < changes.max() < 8 * changes.mean() < 0.1
+    generator.save(tmp_path / "generator.keras")
+    with zipfile.ZipFile(tmp_path / "generator.keras") as file:
+        assert b"walkgan" not in file.read("config.json")
+    again = keras.models.load_model(tmp_path / "generator.keras", compile=False)
+    np.testing.assert_allclose(again.predict(walk(range(3)), verbose=0), frames[:48:16], atol=1e-5)
+
+
+def test_keyframes_are_drawn_in_the_scene_of_the_frame():
+    scenes = (0.5, 1.0)
+    generator = build_generator(LATENT_DIM, FRAME_SHAPE, 4, scenes=scenes, walks=True)
+    for layer in generator.layers:
+        if layer.name.startswith(("dense", "to_rgb", "shift_")):
+            layer.set_weights([9 * weight for weight in layer.get_weights()])
+    shares = np.array([0.25, 0.501])  # shortly before the second, a walk was in the other scene
+    latents = move_to_scenes(walk([16, 16]), shares, scenes, 0, np.random.default_rng(0))[0]
+    assert around(latents)[2][1] > 0.1
+    before = generator.predict(latents, verbose=0)
+    for name in ("scale_0", "scale_1", "scale_2", "shift_0", "shift_1", "shift_2"):
+        kernel = generator.get_layer(name).kernel
+        kernel.assign(ops.stack([kernel[1], kernel[1]]))
+    changes = np.abs(generator.predict(latents, verbose=0) - before).mean((1, 2, 3))
+    assert changes[0] > 0.01 and changes[1] < 1e-5

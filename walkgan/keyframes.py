@@ -1,0 +1,96 @@
+"""Walks past keyframes: what is drawn once comes nearer and passes the camera, until the next keyframe is reached.
+
+A generator that draws each frame anew draws posts that bend and places that melt, however well its discriminator sees
+motion. So an ordered generator draws small features of two keyframes, the one before a frame and the one after, and
+moves them as a walk through a corridor would: ground, ceiling and walls are planes, on which something at distance q
+from the vanishing point is at distance q / (1 - walked * q) later. Straight things stay straight.
+
+All is made of Keras operations, without a layer of our own, which a Keras file to share should not need.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from walkgan.latents import rotate, step_angles
+
+KEYFRAME_STEPS = 32  # about a second
+WALL_DISTANCE = 1.2  # from the middle of the corridor, where ground and ceiling have 1
+MAX_SHRINKING = 20  # of what is far outside the keyframe after
+SWAY = 0.1  # frame heights for each unit of its layer's output, which is about 0.2 at first
+
+
+def keyframes_around(latents):
+    """Return the latents of the keyframes before and after those of some frames, and the time since the former.
+
+    latents: (batch, latent_dim) float32. A keyframe is where the pair that turns once in about KEYFRAME_STEPS has angle
+    0. Returns (2 * batch, latent_dim), first of all keyframes before, and (batch, 1) the fraction, from 0 to 1, of the
+    steps between the two.
+    """
+    angles = step_angles(latents.shape[1]).astype("float32")
+    half, periods = len(angles), 2 * np.pi / angles
+    pair = int(np.argmin(np.abs(np.log(periods / KEYFRAME_STEPS))))
+    turn = ops.arctan2(latents[:, half + pair : half + pair + 1], latents[:, pair : pair + 1]) / (2 * math.pi)
+    fraction = ops.mod(turn, 1.0)
+    turned = [rotate(latents, steps * float(periods[pair]) * angles) for steps in (-fraction, 1 - fraction)]
+    return ops.concatenate(turned, 0), fraction
+
+
+def pass_between(x, latents, keyframes, fraction):
+    """Return the features (batch, height, width, channels) of frames between keyframes.
+
+    x: (2 * batch, height, width, channels) features of the keyframes; latents: (batch, latent_dim) of the frames;
+    keyframes, fraction: see keyframes_around. The latent of the keyframe before tells how far one walks to the next,
+    and the frame's own how the camera sways.
+    """
+    height, width = x.shape[1:3]
+    options = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.02), "dtype": "float32"}
+    first_keyframe, _ = ops.split(keyframes, 2, 0)
+    # Times 4, so that it is learned in hundreds of steps. In 1 / frame heights, as all distances are in frame heights.
+    walked = ops.reshape(ops.softplus(4 * layers.Dense(1, name="walked", **options)(first_keyframe)), (-1, 1, 1))
+    sway = ops.reshape(SWAY * layers.Dense(2, name="sway", **options)(latents), (-1, 1, 1, 2))
+    down, right = (((np.arange(side) + 0.5 - side / 2) / height).astype("float32") for side in (height, width))
+    down, right = ops.subtract(down[:, None], sway[..., 0]), ops.subtract(right, sway[..., 1])
+
+    fraction = ops.reshape(fraction, (-1, 1, 1))
+    distance = ops.maximum(ops.abs(down), ops.abs(right) / WALL_DISTANCE)
+    shrunk = 1 / (1 + fraction * walked * distance)
+    grown = 1 / ops.maximum(1 - (1 - fraction) * walked * distance, 1 / MAX_SHRINKING)
+    before, after = ops.split(x, 2, 0)
+    before, after = sample(before, shrunk * down, shrunk * right), sample(after, grown * down, grown * right)
+
+    late = layers.Conv2D(1, 1, activation="sigmoid", name="late", **options)(before)
+    share = ops.clip(3 * fraction[..., None] - 2 * late, 0, 1) * _inside(grown, down, right, fraction, width / height)
+    return before + ops.cast(share, x.dtype) * (after - before)
+
+
+def _inside(grown, down, right, fraction, aspect):
+    """Return how far each position is inside the keyframe after: from 0 at its edge to 1, sooner the nearer it is."""
+    margins = [
+        half - grown * ops.minimum(ops.abs(position), half) for position, half in ((down, 0.5), (right, aspect / 2))
+    ]
+    margin = ops.minimum(*margins)[..., None]
+    return ops.clip((margin + 0.001) / (0.15 * (1 - fraction[..., None]) + 0.001), 0, 1)
+
+
+def sample(x, down, right):
+    """Return x (batch, height, width, channels) at other positions, between its pixels by bilinear interpolation.
+
+    down, right: (batch, height, width) float32, from the middle, in heights of x. Outside, x is as at its edge.
+    """
+    height, width, channels = x.shape[1:]
+    row = ops.clip(down * height + (height - 1) / 2, 0, height - 1.001)
+    column = ops.clip(right * height + (width - 1) / 2, 0, width - 1.001)
+    top, left = ops.floor(row), ops.floor(column)
+    row, column = (ops.cast(each[..., None], x.dtype) for each in (row - top, column - left))
+    number = ops.cumsum(ops.ones_like(top[:, :1, :1]), 0) - 1  # of the image in its batch, whose size is not known
+    index = ops.cast(number, "int32") * (height * width) + ops.cast(top * width + left, "int32")
+    pixels = ops.reshape(x, (-1, channels))
+
+    def at(offset):
+        return ops.take(pixels, index + offset, 0)
+
+    upper, lower = (at(first) + column * (at(first + 1) - at(first)) for first in (0, width))
+    return upper + row * (lower - upper)
