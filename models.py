@@ -27,7 +27,7 @@ steps, and worse frames. Six things differ from the paper, since they gave bette
 With several scenes, generator and discriminators are conditional on the scene, which the latent tells: see `scene_of`.
 
 To learn how the frames of a walk move, there are two more parts. An ordered generator draws features of keyframes at
-40x80, which pass the camera as in a walk: see walkgan/keyframes.py. A discriminator of windows of frames also sees the
+20x40, which pass the camera as in a walk: see walkgan/keyframes.py. A discriminator of windows of frames also sees the
 optical flow between them, at 20x40 and 40x80: see `OpticalFlow`.
 """
 
@@ -77,7 +77,7 @@ def build_generators(latent_dim, frame_shape, width, name="generator", fused=Fal
     latents: (batch, latent_dim) float32, standard normal. Each returns frames (batch, height, width, channels) float32
     in [-1, 1], the last one of frame_shape. `width` is the number of channels at half the frame's size. `fused` uses
     UpConv2D: the same output, faster to train, but a custom layer, which a Keras file to share should not need.
-    `scenes`: see scene_of. With `walks`, the layers up to the smallest frames draw keyframes: see walkgan/keyframes.py.
+    `scenes`: see scene_of. With `walks`, the layers below the smallest frames draw keyframes: see walkgan/keyframes.py.
     Raises ValueError for frames that are too small.
     """
     shapes = frame_shapes_by_level(frame_shape)
@@ -99,7 +99,7 @@ def build_generators(latent_dim, frame_shape, width, name="generator", fused=Fal
         conv, x = (UpConv2D, x) if fused else (layers.Conv2D, layers.UpSampling2D()(x))
         x = _conv(channels, 3, name=f"conv_{level}", use_bias=False, kind=conv)(x)
         x = layers.ReLU()(_norm(x, level, drawn_scene if level <= MAX_SCENE_LEVEL else None))
-        if walks and level == min(shapes):
+        if walks and level == max(min(shapes) - 1, 1):
             x, drawn_scene = pass_between(x, latents, drawn, fraction), scene
         if level in shapes:
             correction = _conv(frame_shape[2], 3, name=f"to_rgb_{level}", zeros=rgb is not None)(x)

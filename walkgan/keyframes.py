@@ -84,13 +84,10 @@ def sample(x, down, right):
     row = ops.clip(down * height + (height - 1) / 2, 0, height - 1.001)
     column = ops.clip(right * height + (width - 1) / 2, 0, width - 1.001)
     top, left = ops.floor(row), ops.floor(column)
-    row, column = (ops.cast(each[..., None], x.dtype) for each in (row - top, column - left))
+    below, beside = row - top, column - left
     number = ops.cumsum(ops.ones_like(top[:, :1, :1]), 0) - 1  # of the image in its batch, whose size is not known
-    index = ops.cast(number, "int32") * (height * width) + ops.cast(top * width + left, "int32")
-    pixels = ops.reshape(x, (-1, channels))
-
-    def at(offset):
-        return ops.take(pixels, index + offset, 0)
-
-    upper, lower = (at(first) + column * (at(first + 1) - at(first)) for first in (0, width))
-    return upper + row * (lower - upper)
+    first = ops.cast(number, "int32") * (height * width) + ops.cast(top * width + left, "int32")
+    weights = [(1 - below) * (1 - beside), (1 - below) * beside, below * (1 - beside), below * beside]
+    pixels = ops.stack([first, first + 1, first + width, first + width + 1], -1)
+    values = ops.take(ops.reshape(x, (-1, channels)), pixels, 0)  # (batch, height, width, 4, channels)
+    return ops.sum(ops.cast(ops.stack(weights, -1)[..., None], x.dtype) * values, -2)
