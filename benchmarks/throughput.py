@@ -234,7 +234,7 @@ def generation_speed(folder):
     from walkgan.images import to_uint8
     from walkgan.video_writer import write_video
 
-    generator = build_generator(SETTINGS.latent_dim, (160, 320, 3), SETTINGS.width)
+    generator = build_generator(SETTINGS.latent_dim, (160, 320, 3), SETTINGS.width, walks=True)
     latents = np.random.default_rng(0).standard_normal((16, SETTINGS.latent_dim), "float32")
     generator.predict_on_batch(latents)
     start = time.perf_counter()

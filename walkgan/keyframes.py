@@ -18,7 +18,7 @@ from walkgan.latents import rotate, step_angles
 
 KEYFRAME_STEPS = 32  # about a second
 WALL_DISTANCE = 1.2  # from the middle of the corridor, where ground and ceiling have 1
-MAX_SHRINKING = 20  # of what is far outside the keyframe after
+MAX_GROWTH = 20  # of a distance from the middle: what is so far outside the keyframe after is not drawn from it
 SWAY = 0.1  # frame heights for each unit of its layer's output, which is about 0.2 at first
 
 
@@ -55,12 +55,14 @@ def pass_between(x, latents, keyframes, fraction):
     down, right = ops.subtract(down[:, None], sway[..., 0]), ops.subtract(right, sway[..., 1])
 
     fraction = ops.reshape(fraction, (-1, 1, 1))
+    # Where each place of the frame is in the keyframe before, and in the one after.
     distance = ops.maximum(ops.abs(down), ops.abs(right) / WALL_DISTANCE)
     shrunk = 1 / (1 + fraction * walked * distance)
-    grown = 1 / ops.maximum(1 - (1 - fraction) * walked * distance, 1 / MAX_SHRINKING)
+    grown = 1 / ops.maximum(1 - (1 - fraction) * walked * distance, 1 / MAX_GROWTH)
     before, after = ops.split(x, 2, 0)
     before, after = sample(before, shrunk * down, shrunk * right), sample(after, grown * down, grown * right)
 
+    # How late each place is drawn from the keyframe after: it changes over within a third of the time between them.
     late = layers.Conv2D(1, 1, activation="sigmoid", name="late", **options)(before)
     share = ops.clip(3 * fraction[..., None] - 2 * late, 0, 1) * _inside(grown, down, right, fraction, width / height)
     return before + ops.cast(share, x.dtype) * (after - before)
