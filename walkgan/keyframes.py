@@ -18,7 +18,7 @@ from walkgan.latents import rotate, step_angles
 
 KEYFRAME_STEPS = 32  # about a second
 WALL_DISTANCE = 1.2  # from the middle of the corridor, where ground and ceiling have 1
-MAX_GROWTH = 20  # of a distance from the middle: what is so far outside the keyframe after is not drawn from it
+MAX_SCALE = 20  # of a distance from the middle; what is so far outside a keyframe is not drawn from it
 SWAY = 0.1  # frame heights for each unit of its layer's output, which is about 0.2 at first
 
 
@@ -48,33 +48,32 @@ def pass_between(x, latents, keyframes, fraction):
     height, width = x.shape[1:3]
     options = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.02), "dtype": "float32"}
     first_keyframe, _ = ops.split(keyframes, 2, 0)
-    # Times 4, so that it is learned in hundreds of steps. In 1 / frame heights, as all distances are in frame heights.
-    walked = ops.reshape(ops.softplus(4 * layers.Dense(1, name="walked", **options)(first_keyframe)), (-1, 1, 1))
+    # Times 10, so that it is learned in hundreds of steps. In 1 / frame heights, since distances are in frame heights.
+    walked = 10 * layers.Dense(1, kernel_initializer="zeros", dtype="float32", name="walked")(first_keyframe)
     sway = ops.reshape(SWAY * layers.Dense(2, name="sway", **options)(latents), (-1, 1, 1, 2))
     down, right = (((np.arange(side) + 0.5 - side / 2) / height).astype("float32") for side in (height, width))
     down, right = ops.subtract(down[:, None], sway[..., 0]), ops.subtract(right, sway[..., 1])
-
-    fraction = ops.reshape(fraction, (-1, 1, 1))
-    # Where each place of the frame is in the keyframe before, and in the one after.
     distance = ops.maximum(ops.abs(down), ops.abs(right) / WALL_DISTANCE)
-    shrunk = 1 / (1 + fraction * walked * distance)
-    grown = 1 / ops.maximum(1 - (1 - fraction) * walked * distance, 1 / MAX_GROWTH)
+    walked, fraction = (ops.reshape(each, (-1, 1, 1)) for each in (walked, fraction))
+
+    def seen(keyframe, since):
+        """Return a keyframe as seen a fraction of the way after it, and how far inside it each position is, 0 to 1."""
+        scale = 1 / ops.maximum(1 + since * walked * distance, 1 / MAX_SCALE)
+        margins = [
+            half - scale * ops.minimum(ops.abs(position), half)
+            for position, half in ((down, 0.5), (right, width / height / 2))
+        ]
+        inside = (ops.minimum(*margins) + 0.001) / (0.15 * ops.abs(since) + 0.001)
+        return sample(keyframe, scale * down, scale * right), ops.clip(inside, 0, 1)[..., None]
+
     before, after = ops.split(x, 2, 0)
-    before, after = sample(before, shrunk * down, shrunk * right), sample(after, grown * down, grown * right)
-
-    # How late each place is drawn from the keyframe after: it changes over within a third of the time between them.
+    before, inside_before = seen(before, fraction)
+    after, inside_after = seen(after, fraction - 1)
+    # How late each position is drawn from the keyframe after: it changes over in a third of the steps between them.
     late = layers.Conv2D(1, 1, activation="sigmoid", name="late", **options)(before)
-    share = ops.clip(3 * fraction[..., None] - 2 * late, 0, 1) * _inside(grown, down, right, fraction, width / height)
+    share = ops.clip(3 * fraction[..., None] - 2 * late, 0, 1)
+    share = 1 - (1 - share * inside_after) * inside_before  # walking forward, all is inside the keyframe before
     return before + ops.cast(share, x.dtype) * (after - before)
-
-
-def _inside(grown, down, right, fraction, aspect):
-    """Return how far each position is inside the keyframe after: from 0 at its edge to 1, sooner the nearer it is."""
-    margins = [
-        half - grown * ops.minimum(ops.abs(position), half) for position, half in ((down, 0.5), (right, aspect / 2))
-    ]
-    margin = ops.minimum(*margins)[..., None]
-    return ops.clip((margin + 0.001) / (0.15 * (1 - fraction[..., None]) + 0.001), 0, 1)
 
 
 def sample(x, down, right):
