@@ -49,7 +49,8 @@ def pass_between(x, latents, keyframes, fraction):
     options = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.02), "dtype": "float32"}
     first_keyframe, _ = ops.split(keyframes, 2, 0)
     # Times 10, so that it is learned in hundreds of steps. In 1 / frame heights, since distances are in frame heights.
-    walked = 10 * layers.Dense(1, kernel_initializer="zeros", dtype="float32", name="walked")(first_keyframe)
+    start = {"kernel_initializer": "zeros", "bias_initializer": keras.initializers.Constant(0.07)}  # most walk forward
+    walked = 10 * layers.Dense(1, dtype="float32", name="walked", **start)(first_keyframe)
     sway = ops.reshape(SWAY * layers.Dense(2, name="sway", **options)(latents), (-1, 1, 1, 2))
     down, right = (((np.arange(side) + 0.5 - side / 2) / height).astype("float32") for side in (height, width))
     down, right = ops.subtract(down[:, None], sway[..., 0]), ops.subtract(right, sway[..., 1])
