@@ -228,7 +228,7 @@ def calls_per_second(step, seconds):
 
 
 def generation_speed(folder):
-    """Return the frames per second that the default generator draws into a walk.mp4, start-up left out."""
+    """Return the frames per second that a default generator of walks draws into a walk.mp4, start-up left out."""
     from models import build_generator
     from train_unconditional_gan import SETTINGS
     from walkgan.images import to_uint8

@@ -108,7 +108,7 @@ def test_divergence_is_rolled_back_and_the_training_finishes(tmp_path, monkeypat
     assert float(gan.optimizer.learning_rate) < settings.learning_rate and float(gan.gamma) > settings.gamma
     fakes = generate(gan, np.random.default_rng(1).standard_normal((50, 8), "float32"))
     assert all(np.isfinite(weight).all() for weight in gan.get_weights())
-    assert diversity(fakes, np.broadcast_to(colours, (12, 16, 32, 3))) > checkpoints_module.COLLAPSED_DIVERSITY
+    assert diversity(fakes, np.broadcast_to(colours, (12, 16, 32, 3))) > 0.2
     assert read_metrics(run_dir)[-1]["step"] == 180 and np.isfinite(read_metrics(run_dir)[-1]["d_loss"])
 
 
