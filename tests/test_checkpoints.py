@@ -1,7 +1,7 @@
 """Checkpoints: how many are kept, what a full disk leaves, divergences and the rollback."""
 
+import itertools
 import shutil
-import time
 from types import SimpleNamespace
 
 import keras
@@ -82,8 +82,10 @@ def test_divergence_is_rolled_back_and_the_training_finishes(tmp_path, monkeypat
     write_frames(tmp_path / "frames", np.broadcast_to(colours, (12, 16, 32, 3)))
     settings = TrainingSettings(
         frames=tmp_path / "frames", runs=tmp_path, epochs=60, batch_size=4, latent_dim=8, width=4, sample_every=10,
-        learning_rate=2e-3, checkpoint_minutes=0.05, ema_decay=0.9, features=None,
+        learning_rate=2e-3, checkpoint_minutes=20 / 60, ema_decay=0.9, features=None,
     )  # fmt: skip
+    clock = itertools.count()  # a second a step, about: which checkpoint is the last does not depend on the machine
+    monkeypatch.setattr(checkpoints_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     write = SampleGrid.on_epoch_end
     done = []
 
@@ -93,8 +95,8 @@ def test_divergence_is_rolled_back_and_the_training_finishes(tmp_path, monkeypat
             done.append(samples.model.loss_function)
             fault(samples.model)
             if fault is saturate:  # seen before a checkpoint, if that is due before the discriminator overpowers it
-                later = time.monotonic() + 60
-                monkeypatch.setattr(checkpoints_module, "time", SimpleNamespace(monotonic=lambda: later))
+                for _ in range(20):
+                    next(clock)
         elif epoch == 42 and fault is overpower:
             samples.model.loss_function = done[0]
             samples.model.make_train_function(force=True)
@@ -108,7 +110,7 @@ def test_divergence_is_rolled_back_and_the_training_finishes(tmp_path, monkeypat
     assert float(gan.optimizer.learning_rate) < settings.learning_rate and float(gan.gamma) > settings.gamma
     fakes = generate(gan, np.random.default_rng(1).standard_normal((50, 8), "float32"))
     assert all(np.isfinite(weight).all() for weight in gan.get_weights())
-    assert diversity(fakes, np.broadcast_to(colours, (12, 16, 32, 3))) > 0.2
+    assert diversity(fakes, np.broadcast_to(colours, (12, 16, 32, 3))) > 0.4
     assert read_metrics(run_dir)[-1]["step"] == 180 and np.isfinite(read_metrics(run_dir)[-1]["d_loss"])
 
 
