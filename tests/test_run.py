@@ -169,7 +169,7 @@ def test_growth_schedule(tmp_path):
 def test_walks_go_backwards_where_their_video_does(tmp_path):
     with ThreadPoolExecutor() as pool:
         draw_small = lambda number: crop_and_resize(synthetic_walk.render_frame(4 * number), 16, 32)  # noqa: E731
-        frames = list(pool.map(draw_small, range(200)))
+        frames = list(pool.map(draw_small, range(80)))
     (tmp_path / "frames").mkdir()
     write_frames(tmp_path / "frames", frames[::-1])
     arguments = ("--frames", "frames", "--latent-dim", 32, "--width", 8, "--epochs", 60, "--sample-every", 60)
