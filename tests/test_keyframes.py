@@ -40,11 +40,10 @@ def passing(walked, sway=(0.0, 0.0), late=0.0, shape=(40, 80, 1)):
     """Return pass_between as a function of the keyframe before, the one after (each `shape`) and the fraction."""
     inputs = [keras.Input(shape), keras.Input((LATENT_DIM,)), keras.Input((LATENT_DIM,)), keras.Input((1,))]
     model = keras.Model(inputs, keyframes.pass_between(*inputs))
-    for name, bias in (("walked", [walked / 10]), ("sway", np.divide(sway, keyframes.SWAY))):
+    model.get_layer("direction").set_weights([np.full((1, 1), walked / np.log(2) / 30)])
+    for name, bias in (("walked", [0]), ("sway", np.divide(sway, keyframes.SWAY)), ("late", [late])):
         layer = model.get_layer(name)
         layer.set_weights([np.zeros(layer.kernel.shape), np.array(bias)])
-    layer = model.get_layer("late")
-    layer.set_weights([np.zeros(layer.kernel.shape), np.array([late])])
 
     def call(before, after, fraction):
         latents = np.zeros((2, LATENT_DIM), "float32")

@@ -43,14 +43,15 @@ def pass_between(x, latents, keyframes, fraction):
 
     x: (2 * batch, height, width, channels) features of the keyframes; latents: (batch, latent_dim) of the frames;
     keyframes, fraction: see keyframes_around. The latent of the keyframe before tells how far one walks to the next,
-    and the frame's own how the camera sways.
+    and the frame's own how the camera sways; whether one walks forward or backward is the same everywhere.
     """
     height, width = x.shape[1:3]
     options = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.02), "dtype": "float32"}
     first_keyframe, _ = ops.split(keyframes, 2, 0)
-    # Times 10, so that it is learned in hundreds of steps. In 1 / frame heights, since distances are in frame heights.
-    start = {"kernel_initializer": "zeros", "bias_initializer": keras.initializers.Constant(0.07)}  # most walk forward
-    walked = 10 * layers.Dense(1, dtype="float32", name="walked", **start)(first_keyframe)
+    # Times 10 and 30, so that they are learned in hundreds of steps. In 1 / frame heights, as distances are in those.
+    walked = layers.Dense(1, kernel_initializer="zeros", dtype="float32", name="walked")(first_keyframe)
+    forward = {"use_bias": False, "kernel_initializer": keras.initializers.Constant(1 / 30)}
+    walked = 30 * layers.Dense(1, dtype="float32", name="direction", **forward)(ops.softplus(10 * walked))
     sway = ops.reshape(SWAY * layers.Dense(2, name="sway", **options)(latents), (-1, 1, 1, 2))
     down, right = (((np.arange(side) + 0.5 - side / 2) / height).astype("float32") for side in (height, width))
     down, right = ops.subtract(down[:, None], sway[..., 0]), ops.subtract(right, sway[..., 1])
