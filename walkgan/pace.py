@@ -12,7 +12,7 @@ from walkgan.motion_metrics import optical_flow
 from walkgan.sampling import evenly_spaced
 
 MIN_FRAME_RATE = 15  # below, frames do not look like motion
-NUM_PAIRS = 64  # pairs of frames whose speed is measured
+NUM_PAIRS = 128  # pairs of frames whose speed is measured, to about 5%
 ROUNDS = 6  # of bisection; the speed is not proportional to the steps
 MIN_STEPS, MAX_STEPS = 0.5, 3.0  # per frame of the video: early in a training, speeds mean little
 
