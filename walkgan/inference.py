@@ -17,7 +17,7 @@ from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
 from walkgan.run_folder import find_generator
 from walkgan.video_writer import video_writer
 
-BATCH_SIZE = 16
+BATCH_SIZE = 32
 SECONDS_PER_LATENT = 2.0  # at --speed 1, between two random latents of a generator that has not learned motion
 STRIP_FRAMES, STRIP_STRIDE = 12, 4
 
