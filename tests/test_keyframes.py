@@ -40,7 +40,7 @@ def passing(walked, sway=(0.0, 0.0), late=0.0, shape=(40, 80, 1)):
     """Return pass_between as a function of the keyframe before, the one after (each `shape`) and the fraction."""
     inputs = [keras.Input(shape), keras.Input((LATENT_DIM,)), keras.Input((LATENT_DIM,)), keras.Input((1,))]
     model = keras.Model(inputs, keyframes.pass_between(*inputs))
-    model.get_layer("direction").set_weights([np.full((1, 1), walked / np.log(2) / 30)])
+    model.get_layer("direction").set_weights([np.full((1, 1), walked / np.log(2) / 30)])  # softplus(0) is log(2)
     for name, bias in (("walked", [0]), ("sway", np.divide(sway, keyframes.SWAY)), ("late", [late])):
         layer = model.get_layer(name)
         layer.set_weights([np.zeros(layer.kernel.shape), np.array(bias)])
