@@ -90,7 +90,10 @@ def sample(x, down, right):
     below, beside = row - top, column - left
     number = ops.cumsum(ops.ones_like(top[:, :1, :1]), 0) - 1  # of the image in its batch, whose size is not known
     first = ops.cast(number, "int32") * (height * width) + ops.cast(top * width + left, "int32")
+    pixels = ops.reshape(x, (-1, channels))
+    # A sum of four products was a quarter faster than one product of stacked pixels, with its gradient.
     weights = [(1 - below) * (1 - beside), (1 - below) * beside, below * (1 - beside), below * beside]
-    pixels = ops.stack([first, first + 1, first + width, first + width + 1], -1)
-    values = ops.take(ops.reshape(x, (-1, channels)), pixels, 0)  # (batch, height, width, 4, channels)
-    return ops.sum(ops.cast(ops.stack(weights, -1)[..., None], x.dtype) * values, -2)
+    return sum(
+        ops.cast(weight[..., None], x.dtype) * ops.take(pixels, first + offset, 0)
+        for weight, offset in zip(weights, (0, 1, width, width + 1), strict=True)
+    )
