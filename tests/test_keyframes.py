@@ -12,9 +12,11 @@ from models import build_generator, build_generators
 from walkgan import keyframes
 from walkgan.latents import latent_from_seed, rotated_latent
 from walkgan.scenes import move_to_scenes
+from walkgan.warm_start import copy_weights
 
 LATENT_DIM = 16
-WALKED = 0.8  # from one keyframe to the next, in 1 / frame heights
+# From one keyframe to the next, in 1 / frame heights: down, up, right, left, down right, down left, up right, up left.
+WALKED = np.array([1.0, 0.2, 0.5, 0.3, 0.8, 0.6, 0.3, 0.2])
 
 
 def around(latents):
@@ -27,21 +29,27 @@ def walk(steps, seed=0):
     return np.stack([rotated_latent(latent_from_seed(LATENT_DIM, seed), step) for step in steps]).astype("float32")
 
 
-def corridor(time, height=40, width=80):
-    """Return an image (height, width, 1) of a corridor with painted ground, ceiling and walls, after some walking."""
+def street(time, height=40, width=80):
+    """Return an image (height, width, 1) of painted planes between eight directions, after some walking."""
     down, right = ((np.arange(side) + 0.5 - side / 2) / height for side in (height, width))
-    down, right = np.meshgrid(down, right, indexing="ij")
-    near = np.maximum(np.abs(down), np.abs(right) / keyframes.WALL_DISTANCE)
-    across, ahead = np.arctan2(down, right), 1 / near + time * WALKED
-    return (np.sin(3 * across) + np.sin(4 * ahead))[..., None] * (near > 0.2)[..., None]
+    positions = np.stack(np.meshgrid(down, right, indexing="ij"), -1)
+    directions = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)])
+    directions = directions * [1, keyframes.CORNER_SLOPE]
+    near = np.zeros((height, width))
+    for i, k in ((0, 4), (4, 2), (2, 6), (6, 1), (1, 7), (7, 3), (3, 5), (5, 0)):  # around
+        lengths = positions @ np.linalg.inv(directions[[i, k]])
+        near = np.where((lengths >= 0).all(-1), lengths @ WALKED[[i, k]], near)
+    across, ahead = np.arctan2(*np.moveaxis(positions, -1, 0)), 1 / near + time
+    return (np.sin(3 * across) + np.sin(2 * ahead))[..., None] * (near > 0.1)[..., None]
 
 
 def passing(walked, sway=(0.0, 0.0), late=0.0, shape=(40, 80, 1)):
     """Return pass_between as a function of the keyframe before, the one after (each `shape`) and the fraction."""
     inputs = [keras.Input(shape), keras.Input((LATENT_DIM,)), keras.Input((LATENT_DIM,)), keras.Input((1,))]
     model = keras.Model(inputs, keyframes.pass_between(*inputs))
-    model.get_layer("direction").set_weights([np.full((1, 1), walked / np.log(2) / 30)])  # softplus(0) is log(2)
-    for name, bias in (("walked", [0]), ("sway", np.divide(sway, keyframes.SWAY)), ("late", [late])):
+    model.get_layer("direction").set_weights([np.full((1, 1), np.sign(np.sum(walked)) / 30)])
+    softplus = np.log(np.expm1(np.abs(walked))) / 10
+    for name, bias in (("walked", softplus), ("sway", np.divide(sway, keyframes.SWAY)), ("late", [late])):
         layer = model.get_layer(name)
         layer.set_weights([np.zeros(layer.kernel.shape), np.array(bias)])
 
@@ -66,11 +74,11 @@ def test_all_frames_between_two_keyframes_have_the_same_two():
 @pytest.mark.parametrize("fraction", [0.25, 0.5, 0.75])
 @pytest.mark.parametrize("late", [-10, 10])
 @pytest.mark.parametrize("times", [(0, 1), (1, 0)])  # forward and backward
-def test_a_corridor_looks_as_from_where_one_has_walked_to(fraction, late, times):
+def test_a_street_looks_as_from_where_one_has_walked_to(fraction, late, times):
     start, end = times
-    shown = passing((end - start) * WALKED, late=late)(corridor(start), corridor(end), fraction)
-    expected = corridor(start + fraction * (end - start))
-    still = np.minimum(*(np.abs(corridor(time) - shown) for time in times))
+    shown = passing((end - start) * WALKED, late=late)(street(start), street(end), fraction)
+    expected = street(start + fraction * (end - start))
+    still = np.minimum(*(np.abs(street(time) - shown) for time in times))
     near = (np.abs(expected) > 0)[4:-4, 4:-4]
     near &= (np.abs(shown) > 0)[4:-4, 4:-4]
     wrong = np.abs(shown - expected)[4:-4, 4:-4][near]
@@ -87,7 +95,7 @@ def test_at_a_keyframe_one_sees_it_and_nothing_else():
 
 
 def test_sway_moves_the_whole_frame():
-    image = corridor(0.3)
+    image = street(0.3)
     shown = passing(WALKED, sway=(0.1, -0.05))(image, image, 0.0)  # 4 pixels down, 2 to the left
     np.testing.assert_allclose(shown[8:-8, 8:-8], np.roll(image, (4, -2), (0, 1))[8:-8, 8:-8], atol=0.01)
 
@@ -124,3 +132,14 @@ def test_keyframes_are_drawn_in_the_scene_of_the_frame():
         kernel.assign(ops.stack([kernel[1], kernel[1]]))
     changes = np.abs(generator.predict(latents, verbose=0) - before).mean((1, 2, 3))
     assert changes[0] > 0.01 and changes[1] < 1e-5
+
+
+def test_a_generator_that_walked_as_far_in_all_directions_still_does_after_a_warm_start():
+    walked = keras.layers.Dense(1, bias_initializer="ones", name="walked")
+    older = keras.Sequential([keras.Input((LATENT_DIM,)), walked])
+    generator = build_generator(LATENT_DIM, FRAME_SHAPE, 4, walks=True)
+    copy_weights(older, generator)
+    own, expected = generator.get_layer("walked").get_weights(), walked.get_weights()
+    assert own[0].shape == (LATENT_DIM, keyframes.DIRECTIONS)
+    np.testing.assert_array_equal(own[0], expected[0].repeat(keyframes.DIRECTIONS, 1))
+    np.testing.assert_array_equal(own[1], 1)

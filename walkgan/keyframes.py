@@ -2,8 +2,9 @@
 
 A generator that draws each frame anew draws posts that bend and places that melt, however well its discriminator sees
 motion. So an ordered generator draws small features of two keyframes, the one before a frame and the one after, and
-moves them as a walk through a corridor would: ground, ceiling and walls are planes, on which something at distance q
-from the vanishing point is at distance q / (1 - walked * q) later. Straight things stay straight.
+moves them as a walk along a street would: ground, walls and sky are planes along the way, on which something at a
+position p from the vanishing point is at p / (1 - passed) later; passed is how far one has walked, relative to how far
+it was. Straight things stay straight. How near the ground, a wall or the sky is, is learned.
 
 All is made of Keras operations, without a layer of our own, which a Keras file to share should not need.
 """
@@ -17,7 +18,8 @@ from keras import layers, ops
 from walkgan.latents import rotate, step_angles
 
 KEYFRAME_STEPS = 32  # about a second
-WALL_DISTANCE = 1.2  # from the middle of the corridor, where ground and ceiling have 1
+DIRECTIONS = 8  # from the vanishing point: down, up, right and left, and the corners between them
+CORNER_SLOPE = 1.2  # of the corners: as far to the side, for each frame height up or down
 MAX_SCALE = 20  # of a distance from the middle; what is so far outside a keyframe is not drawn from it
 SWAY = 0.1  # frame heights for each unit of its layer's output, which is about 0.2 at first
 
@@ -43,24 +45,25 @@ def pass_between(x, latents, keyframes, fraction):
 
     x: (2 * batch, height, width, channels) features of the keyframes; latents: (batch, latent_dim) of the frames;
     keyframes, fraction: see keyframes_around. The latent of the keyframe before tells how far one walks to the next,
-    and the frame's own how the camera sways; whether one walks forward or backward is the same everywhere.
+    relative to how far away things are in each direction; that of the frame how the camera sways. Whether one walks
+    forward or backward is the same everywhere.
     """
     height, width = x.shape[1:3]
     options = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.02), "dtype": "float32"}
     first_keyframe, _ = ops.split(keyframes, 2, 0)
-    # Times 10 and 30, so that they are learned in hundreds of steps. In 1 / frame heights, as distances are in those.
-    walked = layers.Dense(1, kernel_initializer="zeros", dtype="float32", name="walked")(first_keyframe)
+    # Times 10 and 30, so that they are learned in hundreds of steps. In 1 / frame heights, as positions are in those.
+    walked = layers.Dense(DIRECTIONS, kernel_initializer="zeros", dtype="float32", name="walked")(first_keyframe)
     forward = {"use_bias": False, "kernel_initializer": keras.initializers.Constant(1 / 30)}
-    walked = 30 * layers.Dense(1, dtype="float32", name="direction", **forward)(ops.softplus(10 * walked))
+    walked = 30 * layers.Dense(1, dtype="float32", name="direction", **forward)(ops.softplus(10 * walked)[..., None])
     sway = ops.reshape(SWAY * layers.Dense(2, name="sway", **options)(latents), (-1, 1, 1, 2))
     down, right = (((np.arange(side) + 0.5 - side / 2) / height).astype("float32") for side in (height, width))
     down, right = ops.subtract(down[:, None], sway[..., 0]), ops.subtract(right, sway[..., 1])
-    distance = ops.maximum(ops.abs(down), ops.abs(right) / WALL_DISTANCE)
-    walked, fraction = (ops.reshape(each, (-1, 1, 1)) for each in (walked, fraction))
+    passed = ops.matmul(parts_by_direction(down, right / CORNER_SLOPE), walked[:, None])[..., 0]
+    fraction = ops.reshape(fraction, (-1, 1, 1))
 
     def seen(keyframe, since):
         """Return a keyframe as seen a fraction of the way after it, and how far inside it each position is, 0 to 1."""
-        scale = 1 / ops.maximum(1 + since * walked * distance, 1 / MAX_SCALE)
+        scale = 1 / ops.maximum(1 + since * passed, 1 / MAX_SCALE)
         margins = [
             half - scale * ops.minimum(ops.abs(position), half)
             for position, half in ((down, 0.5), (right, width / height / 2))
@@ -76,6 +79,18 @@ def pass_between(x, latents, keyframes, fraction):
     share = ops.clip(3 * fraction[..., None] - 2 * late, 0, 1)
     share = 1 - (1 - share * inside_after) * inside_before  # walking forward, all is inside the keyframe before
     return before + ops.cast(share, x.dtype) * (after - before)
+
+
+def parts_by_direction(down, right):
+    """Return positions as sums of vectors in the two directions nearest to each: their lengths in all directions.
+
+    down: (batch, height, 1), right: (batch, 1, width), where the corners have a slope of 1. Returns (batch, height,
+    width, DIRECTIONS). So what is linear in these lengths is a plane between two directions, and continuous.
+    """
+    down, right = down + 0 * right, 0 * down + right
+    sides = [ops.relu(a - ops.abs(b)) for a, b in ((down, right), (-down, right), (right, down), (-right, down))]
+    corners = [ops.relu(ops.minimum(a, b)) for a in (down, -down) for b in (right, -right)]
+    return ops.stack(sides + corners, -1)
 
 
 def sample(x, down, right):
