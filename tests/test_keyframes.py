@@ -34,7 +34,7 @@ def street(time, height=40, width=80):
     down, right = ((np.arange(side) + 0.5 - side / 2) / height for side in (height, width))
     positions = np.stack(np.meshgrid(down, right, indexing="ij"), -1)
     directions = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)])
-    directions = directions * [1, keyframes.CORNER_SLOPE]
+    directions = directions * [1, keyframes.CORNER_ASPECT]
     near = np.zeros((height, width))
     for i, k in ((0, 4), (4, 2), (2, 6), (6, 1), (1, 7), (7, 3), (3, 5), (5, 0)):  # around
         lengths = positions @ np.linalg.inv(directions[[i, k]])
@@ -92,6 +92,17 @@ def test_at_a_keyframe_one_sees_it_and_nothing_else():
         shown = passing(WALKED, late=late)
         np.testing.assert_allclose(shown(before, after, 0.0), before, atol=0.01)
         np.testing.assert_allclose(shown(before, after, 1.0), after, atol=0.01)
+
+
+@pytest.mark.parametrize("forward", [True, False])
+@pytest.mark.parametrize("walked", [0.02, 1.0])
+def test_nothing_is_drawn_from_another_keyframe_where_the_right_one_shows_it(forward, walked):
+    image, *others = np.random.default_rng(0).standard_normal((3, 40, 80, 1))
+    if forward:
+        shown = [passing(8 * [walked], late=10)(image, other, 0.5) for other in others]
+    else:
+        shown = [passing(8 * [-walked], late=-10)(other, image, 0.5) for other in others]
+    np.testing.assert_allclose(*shown, atol=1e-6)
 
 
 def test_sway_moves_the_whole_frame():

@@ -4,7 +4,7 @@ A generator that draws each frame anew draws posts that bend and places that mel
 motion. So an ordered generator draws small features of two keyframes, the one before a frame and the one after, and
 moves them as a walk along a street would: ground, walls and sky are planes along the way, on which something at a
 position p from the vanishing point is at p / (1 - passed) later; passed is how far one has walked, relative to how far
-it was. Straight things stay straight. How near the ground, a wall or the sky is, is learned.
+it was. What is straight on one of them stays straight. How near the ground, a wall or the sky is, is learned.
 
 All is made of Keras operations, without a layer of our own, which a Keras file to share should not need.
 """
@@ -19,7 +19,7 @@ from walkgan.latents import rotate, step_angles
 
 KEYFRAME_STEPS = 32  # about a second
 DIRECTIONS = 8  # from the vanishing point: down, up, right and left, and the corners between them
-CORNER_SLOPE = 1.2  # of the corners: as far to the side, for each frame height up or down
+CORNER_ASPECT = 1.2  # the corners are so far to the side for each frame height up or down
 MAX_SCALE = 20  # of a distance from the middle; what is so far outside a keyframe is not drawn from it
 SWAY = 0.1  # frame heights for each unit of its layer's output, which is about 0.2 at first
 
@@ -28,8 +28,8 @@ def keyframes_around(latents):
     """Return the latents of the keyframes before and after those of some frames, and the time since the former.
 
     latents: (batch, latent_dim) float32. A keyframe is where the pair that turns once in about KEYFRAME_STEPS has angle
-    0. Returns (2 * batch, latent_dim), first of all keyframes before, and (batch, 1) the fraction, from 0 to 1, of the
-    steps between the two.
+    0. Returns (2 * batch, latent_dim), first all keyframes before, then all after, and (batch, 1) the fraction, from 0
+    to 1, of the steps between the two.
     """
     angles = step_angles(latents.shape[1]).astype("float32")
     half, periods = len(angles), 2 * np.pi / angles
@@ -51,19 +51,19 @@ def pass_between(x, latents, keyframes, fraction):
     height, width = x.shape[1:3]
     options = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.02), "dtype": "float32"}
     first_keyframe, _ = ops.split(keyframes, 2, 0)
-    # Times 10 and 30, so that they are learned in hundreds of steps. In 1 / frame heights, as positions are in those.
+    # Times 10 and 30, so that they are learned in hundreds of steps. In 1 / frame heights; to the sides, 1.2 of those.
     walked = layers.Dense(DIRECTIONS, kernel_initializer="zeros", dtype="float32", name="walked")(first_keyframe)
     forward = {"use_bias": False, "kernel_initializer": keras.initializers.Constant(1 / 30)}
     walked = 30 * layers.Dense(1, dtype="float32", name="direction", **forward)(ops.softplus(10 * walked)[..., None])
     sway = ops.reshape(SWAY * layers.Dense(2, name="sway", **options)(latents), (-1, 1, 1, 2))
     down, right = (((np.arange(side) + 0.5 - side / 2) / height).astype("float32") for side in (height, width))
     down, right = ops.subtract(down[:, None], sway[..., 0]), ops.subtract(right, sway[..., 1])
-    passed = ops.matmul(parts_by_direction(down, right / CORNER_SLOPE), walked[:, None])[..., 0]
+    passed = ops.matmul(parts_by_direction(down, right / CORNER_ASPECT), walked[:, None])[..., 0]
     fraction = ops.reshape(fraction, (-1, 1, 1))
 
     def seen(keyframe, since):
         """Return a keyframe as seen a fraction of the way after it, and how far inside it each position is, 0 to 1."""
-        scale = 1 / ops.maximum(1 + since * passed, 1 / MAX_SCALE)
+        scale = 1 / ops.maximum(1 + since * passed, 1 / MAX_SCALE)  # positions are those of now: +, not -
         margins = [
             half - scale * ops.minimum(ops.abs(position), half)
             for position, half in ((down, 0.5), (right, width / height / 2))
@@ -77,15 +77,16 @@ def pass_between(x, latents, keyframes, fraction):
     # How late each position is drawn from the keyframe after: it changes over in a third of the steps between them.
     late = layers.Conv2D(1, 1, activation="sigmoid", name="late", **options)(before)
     share = ops.clip(3 * fraction[..., None] - 2 * late, 0, 1)
-    share = 1 - (1 - share * inside_after) * inside_before  # walking forward, all is inside the keyframe before
+    # Walking forward, all that is seen is inside the keyframe before; walking backward, inside the one after.
+    share = ops.where(passed[..., None] > 0, share * inside_after, 1 - (1 - share) * inside_before)
     return before + ops.cast(share, x.dtype) * (after - before)
 
 
 def parts_by_direction(down, right):
-    """Return positions as sums of vectors in the two directions nearest to each: their lengths in all directions.
+    """Return how far each position is along the two directions around it, and 0 for the others.
 
-    down: (batch, height, 1), right: (batch, 1, width), where the corners have a slope of 1. Returns (batch, height,
-    width, DIRECTIONS). So what is linear in these lengths is a plane between two directions, and continuous.
+    down: (batch, height, 1), right: (batch, 1, width), in units in which the corners are as far to the side as up or
+    down. Returns (batch, height, width, DIRECTIONS). Weighted sums of it are continuous, and planes between neighbours.
     """
     down, right = down + 0 * right, 0 * down + right
     sides = [ops.relu(a - ops.abs(b)) for a, b in ((down, right), (-down, right), (right, down), (-right, down))]

@@ -76,7 +76,7 @@ class OpticalFlow(keras.layers.Layer):
         """Return flow (batch, height, width, 3 * (window - 1)) of windows (batch, height, width, 3 * window or more).
 
         Windows are RGB frames in [-1, 1], stacked on channels; further channels are ignored. Of every frame but the
-        last there are three channels: the unexplained change (0.04 to about 4), and how many pixels down and to the
+        last there are three channels: the unexplained change (0.04 to about 8), and how many pixels down and to the
         right things move (their hyperbolic tangent).
         """
         # All filters are matrix products: four times as fast on a CPU as shifted sums and poolings.
@@ -109,7 +109,7 @@ def gradient_matrix(size):
 
 
 def mean_matrix(size, length=5):
-    """Return the matrix (size, size) of means over blocks of some length, and less at the ends."""
+    """Return the matrix (size, size) of means over blocks of some length, which are shorter at the ends."""
     positions = np.arange(size)
     near = (np.abs(positions - positions[:, None]) <= length // 2).astype("float32")
     return near / near.sum(1, keepdims=True)
