@@ -88,7 +88,6 @@ def parts_by_direction(down, right):
     down: (batch, height, 1), right: (batch, 1, width), in units in which the corners are as far to the side as up or
     down. Returns (batch, height, width, DIRECTIONS). Weighted sums of it are continuous, and planes between neighbours.
     """
-    down, right = down + 0 * right, 0 * down + right
     sides = [ops.relu(a - ops.abs(b)) for a, b in ((down, right), (-down, right), (right, down), (-right, down))]
     corners = [ops.relu(ops.minimum(a, b)) for a in (down, -down) for b in (right, -right)]
     return ops.stack(sides + corners, -1)
