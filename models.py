@@ -27,8 +27,8 @@ steps, and worse frames. Six things differ from the paper, since they gave bette
 With several scenes, generator and discriminators are conditional on the scene, which the latent tells: see `scene_of`.
 
 To learn how the frames of a walk move, there are two more parts. An ordered generator draws features of keyframes at
-20x40, which pass the camera as in a walk: see walkgan/keyframes.py. A discriminator of windows of frames also sees the
-optical flow between them, at 20x40 and 40x80: see `OpticalFlow`.
+40x80, half as many as above, which pass the camera as in a walk: see walkgan/keyframes.py. A discriminator of windows
+of frames also sees the optical flow between them, at 20x40 and 40x80: see `OpticalFlow`.
 """
 
 import math
@@ -36,7 +36,7 @@ import math
 import keras
 from keras import layers, ops
 
-from walkgan.keyframes import keyframes_around, pass_between
+from walkgan.keyframes import keyframes_around, of_keyframes, pass_between, stack_windows
 from walkgan.layers import OpticalFlow, SpectralConv2D, UpConv2D
 
 MIN_BASE_SIZE = 4  # DCGAN starts from 4x4
@@ -71,40 +71,48 @@ def frame_shapes_by_level(frame_shape):
     }
 
 
-def build_generators(latent_dim, frame_shape, width, name="generator", fused=False, scenes=(1.0,), walks=False):
+def build_generators(
+    latent_dim, frame_shape, width, name="generator", fused=False, scenes=(1.0,), walks=False, window=1
+):
     """Build the generators of all frame sizes, smallest first, from one set of layers: latents in, frames out.
 
     latents: (batch, latent_dim) float32, standard normal. Each returns frames (batch, height, width, channels) float32
     in [-1, 1], the last one of frame_shape. `width` is the number of channels at half the frame's size. `fused` uses
     UpConv2D: the same output, faster to train, but a custom layer, which a Keras file to share should not need.
-    `scenes`: see scene_of. With `walks`, the layers below the smallest frames draw keyframes: see walkgan/keyframes.py.
+    `scenes`: see scene_of. With `walks`, they draw keyframes: see walkgan/keyframes.py. With a `window` of several
+    frames, they draw the two keyframes of each window once: latents are (batch, window, latent_dim), as of
+    between_keyframes, and frames (batch, height, width, window * channels).
     Raises ValueError for frames that are too small.
     """
     shapes = frame_shapes_by_level(frame_shape)
     top, widths = max(shapes), _widths(width, max(shapes))
     base_shape = (*(-(-side // 2**top) for side in frame_shape[:2]), widths[0])
 
-    latents = keras.Input((latent_dim,), name="latents")
-    drawn, scene = latents, scene_of(latents, scenes) if len(scenes) > 1 else None
-    drawn_scene = scene
+    latents = keras.Input((latent_dim,) if window == 1 else (window, latent_dim), name="latents")
+    drawn = of_frames = ops.reshape(latents, (-1, latent_dim)) if walks else latents
+    drawn_scene = scene = scene_of(of_frames, scenes) if len(scenes) > 1 else None
     if walks:
-        drawn, fraction = keyframes_around(latents)
-        drawn_scene = None if scene is None else ops.concatenate([scene, scene], 0)  # no keyframe is across a cut
+        windows = ops.reshape(latents, (-1, window, latent_dim))
+        drawn, fraction = keyframes_around(windows)
+        drawn_scene = None if scene is None else of_keyframes(scene, window)
     x = layers.Dense(math.prod(base_shape), use_bias=False, kernel_initializer=_normal(), name="dense")(drawn)
     x = layers.Reshape(base_shape, name="base")(x)
     x = layers.ReLU()(_norm(x, 0, drawn_scene))
     rgb, generators = None, []
     for level in range(1, top + 1):
         channels = widths[level] if level < min(top, MAX_DOWNSAMPLINGS) else max(width // 2, 1)
+        if walks and level == min(shapes):
+            channels = max(channels // 2, 1)  # moving all of them would take longer than drawing them
         conv, x = (UpConv2D, x) if fused else (layers.Conv2D, layers.UpSampling2D()(x))
         x = _conv(channels, 3, name=f"conv_{level}", use_bias=False, kind=conv)(x)
         x = layers.ReLU()(_norm(x, level, drawn_scene if level <= MAX_SCENE_LEVEL else None))
-        if walks and level == max(min(shapes) - 1, 1):
-            x, drawn_scene = pass_between(x, latents, drawn, fraction), scene
+        if walks and level == min(shapes):
+            x, drawn_scene = pass_between(x, windows, drawn, fraction), scene
         if level in shapes:
             correction = _conv(frame_shape[2], 3, name=f"to_rgb_{level}", zeros=rgb is not None)(x)
             rgb = correction if rgb is None else layers.Add()([_upsample(rgb), correction])
             frames = layers.Activation("tanh", dtype="float32", name="frames")(_crop(rgb, shapes[level]))
+            frames = stack_windows(frames, window) if window > 1 else frames
             generators.append(keras.Model(latents, frames, name=name))
     return generators
 

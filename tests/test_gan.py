@@ -15,7 +15,7 @@ from walkgan import losses
 from walkgan.gan import GAN
 from walkgan.gan_builder import build_gan
 from walkgan.generators import steps_per_second
-from walkgan.latents import rotate, step_angles
+from walkgan.keyframes import between_keyframes
 from walkgan.run_folder import load_run_info, load_settings
 from walkgan.settings import TrainingSettings
 
@@ -155,12 +155,11 @@ def test_windows_are_drawn_from_one_rotated_latent():
     seen = ops.convert_to_numpy(discriminator_inputs[-1])  # real, fake, and noisy ones of the first real ones
     assert seen.shape == (14, 16, 32, 10)
     np.testing.assert_array_equal(seen[:5, ..., :9], frames)
-    angles = step_angles(6).astype("float32")
+    windows = between_keyframes(latents, times)
     for number in range(5):
         np.testing.assert_allclose(seen[[number, 5 + number], ..., 9], times[number, -1] / 8)
         for place in range(3):
-            latent = np.array(rotate(latents[number], times[number, place] * angles))[None]
-            generated = ops.convert_to_numpy(gan.generator(latent, training=False))[0]
+            generated = ops.convert_to_numpy(gan.ema_generator(windows[number, place][None], training=False))[0]
             np.testing.assert_allclose(seen[5 + number, ..., 3 * place : 3 * place + 3], generated, atol=1e-5)
     np.testing.assert_allclose(seen[10:, ..., 9], np.broadcast_to(times[:4, -1, None, None] / 8, (4, 16, 32)))
 

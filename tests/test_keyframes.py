@@ -21,7 +21,7 @@ WALKED = np.array([1.0, 0.2, 0.5, 0.3, 0.8, 0.6, 0.3, 0.2])
 
 def around(latents):
     """Return the keyframes before and after, and the fraction, of latents (batch, LATENT_DIM)."""
-    both, fraction = map(ops.convert_to_numpy, keyframes.keyframes_around(ops.convert_to_tensor(latents)))
+    both, fraction = map(ops.convert_to_numpy, keyframes.keyframes_around(ops.convert_to_tensor(latents[:, None])))
     return *np.split(both, 2), fraction[:, 0]
 
 
@@ -45,7 +45,7 @@ def street(time, height=40, width=80):
 
 def passing(walked, sway=(0.0, 0.0), late=0.0, shape=(40, 80, 1)):
     """Return pass_between as a function of the keyframe before, the one after (each `shape`) and the fraction."""
-    inputs = [keras.Input(shape), keras.Input((LATENT_DIM,)), keras.Input((LATENT_DIM,)), keras.Input((1,))]
+    inputs = [keras.Input(shape), keras.Input((1, LATENT_DIM)), keras.Input((LATENT_DIM,)), keras.Input((1,))]
     model = keras.Model(inputs, keyframes.pass_between(*inputs))
     model.get_layer("direction").set_weights([np.full((1, 1), np.sign(np.sum(walked)) / 30)])
     softplus = np.log(np.expm1(np.abs(walked))) / 10
@@ -56,7 +56,7 @@ def passing(walked, sway=(0.0, 0.0), late=0.0, shape=(40, 80, 1)):
     def call(before, after, fraction):
         latents = np.zeros((2, LATENT_DIM), "float32")
         frames = np.stack([before, after]).astype("float32")
-        return ops.convert_to_numpy(model([frames, latents[:1], latents, np.array([[fraction]], "float32")]))[0]
+        return ops.convert_to_numpy(model([frames, latents[:1, None], latents, np.array([[fraction]], "float32")]))[0]
 
     return call
 
@@ -69,6 +69,44 @@ def test_all_frames_between_two_keyframes_have_the_same_two():
         np.testing.assert_allclose(before[first:last], before[first : first + 1].repeat(last - first, 0), atol=1e-4)
     np.testing.assert_allclose(before[ends], after[ends - 1], atol=1e-4)
     assert np.abs(before - after).mean() > 0.1
+
+
+def test_windows_of_a_walk_are_between_two_keyframes():
+    latents = np.random.default_rng(0).standard_normal((500, LATENT_DIM)).astype("float32")
+    lengths = np.resize(np.array([0, 1, 4, 8, 40], "float32"), 500)
+    offsets = lengths[:, None] * np.array([0, 0.5, 1], "float32")
+    windows = ops.convert_to_numpy(keyframes.between_keyframes(latents, offsets))
+    fractions = np.stack([around(windows[:, frame])[2] for frame in range(3)], 1)
+    for length in (0, 1, 4, 8):
+        of_length = lengths == length
+        firsts, middles, lasts = fractions[of_length].T
+        _, period = keyframes.keyframe_pair(LATENT_DIM)
+        np.testing.assert_allclose([middles - firsts, lasts - middles], length / 2 / period, atol=1e-5)
+        assert firsts.min() < 0.05 and lasts.max() > 0.95  # anywhere between them
+        moved = [rotated_latent(window[0], float(length)) for window in windows[of_length]]
+        np.testing.assert_allclose(windows[of_length, 2], moved, atol=1e-5)
+    assert (np.abs(windows[:, 0] - latents).max(0) < 1e-6).sum() == LATENT_DIM - 2
+    norms = np.linalg.norm(latents, axis=1), np.linalg.norm(windows[:, 0], axis=1)
+    np.testing.assert_allclose(*norms, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scenes", [(1.0,), (0.5, 1.0)])
+def test_windows_are_the_same_frames_as_one_by_one(scenes):
+    of_windows = build_generators(LATENT_DIM, FRAME_SHAPE, 4, walks=True, window=3, scenes=scenes)
+    of_frames = build_generators(LATENT_DIM, FRAME_SHAPE, 4, walks=True, scenes=scenes)
+    for layer in of_frames[-1].layers:
+        if layer.weights:
+            factor = 9 if layer.name.startswith(("dense", "to_rgb", "shift_")) else 1
+            layer.set_weights([factor * weight for weight in of_windows[-1].get_layer(layer.name).get_weights()])
+            of_windows[-1].get_layer(layer.name).set_weights(layer.get_weights())
+    latents = np.random.default_rng(0).standard_normal((9, LATENT_DIM)).astype("float32")
+    windows = keyframes.between_keyframes(latents, np.array([[0, 2, 4], [0, 0, 0], [0, 4, 8]] * 3, "float32"))
+    windows = ops.convert_to_numpy(windows)
+    for several, single in zip(of_windows, of_frames, strict=True):
+        frames = single.predict(windows.reshape(-1, LATENT_DIM), verbose=0)
+        frames = np.concatenate(np.moveaxis(frames.reshape(9, 3, *frames.shape[1:]), 1, 0), -1)
+        assert np.abs(np.diff(frames.reshape(*frames.shape[:3], 3, 3), axis=3)).max() > 0.01
+        np.testing.assert_allclose(several.predict(windows, batch_size=4, verbose=0), frames, atol=1e-5)
 
 
 @pytest.mark.parametrize("fraction", [0.25, 0.5, 0.75])
@@ -154,3 +192,13 @@ def test_a_generator_that_walked_as_far_in_all_directions_still_does_after_a_war
     assert own[0].shape == (LATENT_DIM, keyframes.DIRECTIONS)
     np.testing.assert_array_equal(own[0], expected[0].repeat(keyframes.DIRECTIONS, 1))
     np.testing.assert_array_equal(own[1], 1)
+
+
+def test_a_warm_start_from_a_generator_without_keyframes_tells_what_starts_anew():
+    source = build_generator(LATENT_DIM, FRAME_SHAPE, 4)
+    generator = build_generator(LATENT_DIM, FRAME_SHAPE, 4, walks=True)
+    before = generator.get_layer("conv_1").get_weights()
+    assert sorted(copy_weights(source, generator)) == ["conv_1", "conv_2", "norm_1", "to_rgb_1"]
+    np.testing.assert_array_equal(generator.get_layer("conv_1").get_weights(), before)
+    np.testing.assert_array_equal(*(network.get_layer("dense").kernel for network in (source, generator)))
+    assert not copy_weights(source, build_generator(LATENT_DIM, FRAME_SHAPE, 4))

@@ -6,9 +6,9 @@ import keras
 from keras import ops
 
 from walkgan.augmentation import diff_augment, feature_views
-from walkgan.latents import rotate, step_angles
+from walkgan.keyframes import between_keyframes
 from walkgan.losses import LOSSES, mismatch_loss, thumbnail_loss
-from walkgan.windows import append_time_channel, stack_windows
+from walkgan.windows import append_time_channel
 
 # The size of the random step of the gradient penalty, in the frames' units of -1 to 1. With a smaller one, bfloat16's
 # rounding outweighs the change of the logits: at 0.05 the mean square of a trained discriminator's derivatives came out
@@ -33,7 +33,8 @@ class GAN(keras.Model):
     "latents": (batch, latent_dim) float32, standard normal}. To learn motion it reads windows of frames, stacked on
     channels (batch, height, width, window * channels), and "frame_offsets": (batch, window) float32, how many frame
     intervals each frame is after the first of its window. The fakes of a window are generated from one latent, rotated
-    by as many steps. Of several scenes it reads "scene": (batch, scenes) float32, one-hot, of frames and latents alike.
+    by as many steps, all of them between two keyframes. Of several scenes it reads "scene": (batch, scenes) float32,
+    one-hot, of frames and latents alike.
 
     After Goodfellow et al. 2014 (arXiv:1406.2661) and Radford et al. 2016 (arXiv:1511.06434); the EMA after Karras et
     al. 2018 (arXiv:1710.10196); the feature discriminators after Sauer et al. 2021 (arXiv:2111.01007).
@@ -77,7 +78,8 @@ class GAN(keras.Model):
         """
         real, latents, offsets, scene = (batch.get(name) for name in ("frames", "latents", "frame_offsets", "scene"))
         size = [generator.output_shape[1] for generator in self.generators].index(real.shape[1])
-        fake = self._generate(self.generators[size], latents, offsets, training)
+        latents = latents if offsets is None else between_keyframes(latents, offsets)
+        fake = self.generators[size](latents, training=training)
         outputs = {"thumbnail_loss": thumbnail_loss(real[..., :3], fake[..., :3])} if self.thumbnail_weight else {}
         if self.augment:
             real, fake = ops.split(diff_augment(ops.concatenate([real, fake]), self.augment, self.random), 2)
@@ -87,14 +89,6 @@ class GAN(keras.Model):
         if self.projector and real.shape[1] >= self.projector.input_shape[1]:
             outputs |= self._feature_logits(real[..., :3], fake[..., :3], scene, training)
         return outputs
-
-    def _generate(self, generator, latents, offsets, training):
-        """Generate frames from latents, or with offsets, windows of frames from rotated latents."""
-        if offsets is None:
-            return generator(latents, training=training)
-        angles = offsets[..., None] * step_angles(latents.shape[1]).astype("float32")
-        latents = ops.reshape(rotate(latents[:, None], angles), (-1, latents.shape[1]))
-        return stack_windows(generator(latents, training=training), offsets.shape[1])
 
     def _pixel_logits(self, discriminator, real, fake, offsets, scene, training):
         """Return the logits of the discriminator that sees pixels."""

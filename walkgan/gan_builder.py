@@ -40,7 +40,9 @@ def build_gan(settings, frame_shape, steps_per_second=None, scenes=(1.0,)):
     try:
         keras.config.set_dtype_policy(PRECISIONS[settings.precision])
         options = {"scenes": scenes, "walks": settings.window > 1}
-        generators = build_generators(settings.latent_dim, frame_shape, settings.width, fused=True, **options)
+        generators = build_generators(
+            settings.latent_dim, frame_shape, settings.width, fused=True, window=settings.window, **options
+        )
         discriminators = build_discriminators((*frame_shape[:2], channels), settings.width, len(scenes))
         projector, feature_discriminators = build_feature_networks(frame_shape, settings, len(scenes))
     finally:

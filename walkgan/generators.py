@@ -88,7 +88,10 @@ def predict_frames(generator, latents):
 
 def generate(gan, latents, averaged=True):
     """Return the frames that the averaged generator, or else the trained one, generates from latents, as uint8."""
-    return predict_frames(gan.ema_generator if averaged else gan.generator, latents)
+    generator = gan.ema_generator if averaged else gan.generator
+    if len(generator.input_shape) == 3:  # it generates windows: here of the same frame several times
+        latents = np.repeat(latents[:, None], generator.input_shape[1], 1)
+    return predict_frames(generator, latents)[..., :3]
 
 
 def project(generator, image, seed):

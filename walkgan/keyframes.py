@@ -1,7 +1,7 @@
 """Walks past keyframes: what is drawn once comes nearer and passes the camera, until the next keyframe is reached.
 
 A generator that draws each frame anew draws posts that bend and places that melt, however well its discriminator sees
-motion. So an ordered generator draws small features of two keyframes, the one before a frame and the one after, and
+motion. So an ordered generator draws features of two keyframes, the one before a frame and the one after, and
 moves them as a walk along a street would: ground, walls and sky are planes along the way, on which something at a
 position p from the vanishing point is at p / (1 - passed) later; passed is how far one has walked, relative to how far
 it was. What is straight on one of them stays straight. How near the ground, a wall or the sky is, is learned.
@@ -27,32 +27,69 @@ SWAY = 0.1  # frame heights for each unit of its layer's output, which is about 
 def keyframes_around(latents):
     """Return the latents of the keyframes before and after those of some frames, and the time since the former.
 
-    latents: (batch, latent_dim) float32. A keyframe is where the pair that turns once in about KEYFRAME_STEPS has angle
-    0. Returns (2 * batch, latent_dim), first all keyframes before, then all after, and (batch, 1) the fraction, from 0
-    to 1, of the steps between the two.
+    latents: (batch, window, latent_dim) float32, each window between two keyframes, as of between_keyframes. A keyframe
+    is where the pair that turns once in about KEYFRAME_STEPS has angle 0. Returns (2 * batch, latent_dim), first all
+    keyframes before, then all after, and (batch * window, 1) the fraction, from 0 to 1, of the steps between the two.
     """
-    angles = step_angles(latents.shape[1]).astype("float32")
-    half, periods = len(angles), 2 * np.pi / angles
+    latent_dim, (_, period) = latents.shape[-1], keyframe_pair(latents.shape[-1])
+    first, turned = latents[:, 0], turns(latents)
+    fraction = ops.mod(turned[:, :1], 1.0)
+    # How far the window's frames are after its first one is never below 0, but by rounding.
+    since = ops.mod(turned - turned[:, :1] + 0.25, 1.0) - 0.25
+    angles = period * step_angles(latent_dim).astype("float32")
+    keyframes = [rotate(first, steps * angles) for steps in (-fraction, 1 - fraction)]
+    return ops.concatenate(keyframes, 0), ops.reshape(fraction + since, (-1, 1))
+
+
+def of_keyframes(scene, window):
+    """Return the scene of the keyframes of windows, (2 * batch, scenes), from that of frames, (batch * window, scenes).
+
+    It is that of the first frame: nothing is drawn across a cut.
+    """
+    first = ops.reshape(scene, (-1, window, scene.shape[1]))[:, 0]
+    return ops.concatenate([first, first], 0)
+
+
+def between_keyframes(latents, offsets):
+    """Return the latents (batch, window, latent_dim) of windows of a walk, each of them between two keyframes.
+
+    latents: (batch, latent_dim) float32, whose pair that tells the time since a keyframe is turned back, so that the
+    window ends before the next; offsets: (batch, window) float32, the steps from its first frame to each.
+    """
+    latent_dim, (pair, period) = latents.shape[-1], keyframe_pair(latents.shape[-1])
+    share = ops.minimum(offsets[:, -1:] / period, 1)
+    back = 2 * math.pi * share * ops.mod(turns(latents), 1.0)[:, None]
+    latents = rotate(latents, -back * np.eye(latent_dim // 2, dtype="float32")[pair])
+    return rotate(latents[:, None], offsets[..., None] * step_angles(latent_dim).astype("float32"))
+
+
+def turns(latents):
+    """Return the angle (...) of the pair of latents (..., latent_dim) that turns between keyframes, in turns."""
+    pair, _ = keyframe_pair(latents.shape[-1])
+    return ops.arctan2(latents[..., latents.shape[-1] // 2 + pair], latents[..., pair]) / (2 * math.pi)
+
+
+def keyframe_pair(latent_dim):
+    """Return the number of the pair that turns once from keyframe to keyframe, and in how many steps."""
+    periods = 2 * np.pi / step_angles(latent_dim)
     pair = int(np.argmin(np.abs(np.log(periods / KEYFRAME_STEPS))))
-    turn = ops.arctan2(latents[:, half + pair : half + pair + 1], latents[:, pair : pair + 1]) / (2 * math.pi)
-    fraction = ops.mod(turn, 1.0)
-    turned = [rotate(latents, steps * float(periods[pair]) * angles) for steps in (-fraction, 1 - fraction)]
-    return ops.concatenate(turned, 0), fraction
+    return pair, float(periods[pair])
 
 
 def pass_between(x, latents, keyframes, fraction):
-    """Return the features (batch, height, width, channels) of frames between keyframes.
+    """Return the features (batch * window, height, width, channels) of frames between keyframes.
 
-    x: (2 * batch, height, width, channels) features of the keyframes; latents: (batch, latent_dim) of the frames;
-    keyframes, fraction: see keyframes_around. The latent of the keyframe before tells how far one walks to the next,
-    relative to how far away things are in each direction; that of the frame how the camera sways. Whether one walks
-    forward or backward is the same everywhere.
+    x: (2 * batch, height, width, channels) features of the keyframes; latents: (batch, window, latent_dim) of the
+    frames; keyframes, fraction: see keyframes_around. The latent of the keyframe before tells how far one walks to the
+    next, relative to how far away things are in each direction; that of the frame how the camera sways. Whether one
+    walks forward or backward is the same everywhere.
     """
-    height, width = x.shape[1:3]
+    (height, width), window = x.shape[1:3], latents.shape[1]
     options = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.02), "dtype": "float32"}
     first_keyframe, _ = ops.split(keyframes, 2, 0)
     # Times 10 and 30, so that they are learned in hundreds of steps. In 1 / frame heights; to the sides, 1.2 of those.
     walked = layers.Dense(DIRECTIONS, kernel_initializer="zeros", dtype="float32", name="walked")(first_keyframe)
+    walked = ops.repeat(walked, window, 0)
     forward = {"use_bias": False, "kernel_initializer": keras.initializers.Constant(1 / 30)}
     walked = 30 * layers.Dense(1, dtype="float32", name="direction", **forward)(ops.softplus(10 * walked)[..., None])
     sway = ops.reshape(SWAY * layers.Dense(2, name="sway", **options)(latents), (-1, 1, 1, 2))
@@ -69,7 +106,7 @@ def pass_between(x, latents, keyframes, fraction):
             for position, half in ((down, 0.5), (right, width / height / 2))
         ]
         inside = (ops.minimum(*margins) + 0.001) / (0.15 * ops.abs(since) + 0.001)
-        return sample(keyframe, scale * down, scale * right), ops.clip(inside, 0, 1)[..., None]
+        return sample(keyframe, scale * down, scale * right, window), ops.clip(inside, 0, 1)[..., None]
 
     before, after = ops.split(x, 2, 0)
     before, inside_before = seen(before, fraction)
@@ -93,10 +130,11 @@ def parts_by_direction(down, right):
     return ops.stack(sides + corners, -1)
 
 
-def sample(x, down, right):
+def sample(x, down, right, window=1):
     """Return x (batch, height, width, channels) at other positions, between its pixels by bilinear interpolation.
 
-    down, right: (batch, height, width) float32, from the middle, in heights of x. Outside, x is as at its edge.
+    down, right: (batch * window, height, width) float32, for a window of times each of x, from the middle, in heights
+    of x. Outside, x is as at its edge.
     """
     height, width, channels = x.shape[1:]
     row = ops.clip(down * height + (height - 1) / 2, 0, height - 1.001)
@@ -104,7 +142,7 @@ def sample(x, down, right):
     top, left = ops.floor(row), ops.floor(column)
     below, beside = row - top, column - left
     number = ops.cumsum(ops.ones_like(top[:, :1, :1]), 0) - 1  # of the image in its batch, whose size is not known
-    first = ops.cast(number, "int32") * (height * width) + ops.cast(top * width + left, "int32")
+    first = ops.cast(number, "int32") // window * (height * width) + ops.cast(top * width + left, "int32")
     pixels = ops.reshape(x, (-1, channels))
     # A sum of four products was a quarter faster than one product of stacked pixels, with its gradient.
     weights = [(1 - below) * (1 - beside), (1 - below) * beside, below * (1 - beside), below * beside]
@@ -112,3 +150,10 @@ def sample(x, down, right):
         ops.cast(weight[..., None], x.dtype) * ops.take(pixels, first + offset, 0)
         for weight, offset in zip(weights, (0, 1, width, width + 1), strict=True)
     )
+
+
+def stack_windows(frames, window):
+    """Stack frames (batch * window, height, width, channels) on channels: (batch, height, width, window * channels)."""
+    height, width, channels = frames.shape[1:]
+    frames = ops.transpose(ops.reshape(frames, (-1, window, height, width, channels)), (0, 2, 3, 1, 4))
+    return ops.reshape(frames, (-1, height, width, window * channels))

@@ -148,7 +148,7 @@ def start_or_resume(run_dir, settings, gan, info, last_step):
         same_network = load_settings(run_dir).features == settings.features
         scored_since = before.get("scored_since", 0) if same_network else gan.steps
     else:
-        growth = growth_schedule(settings, gan.generator.output_shape[1:], info["frame_count"])
+        growth = growth_schedule(settings, gan.ema_generator.output_shape[1:], info["frame_count"])
     info = info | {"growth": growth, "scored_since": scored_since}
     info |= {"keras": keras.__version__, "backend": keras.backend.backend()}
     with atomic_write(run_dir / "settings.json") as partial:
@@ -170,7 +170,7 @@ def fit_size(gan, next_batches, shape, epochs, steps_per_epoch, callbacks, stop)
         if gan.steps == epochs.start * steps_per_epoch:
             gan.begin_size()
         with warnings.catch_warnings():
-            if tuple(shape) != gan.generator.output_shape[1:]:  # the layers of larger sizes are not trained yet
+            if tuple(shape) != gan.ema_generator.output_shape[1:]:  # the layers of larger sizes are not trained yet
                 warnings.filterwarnings("ignore", message="Gradients do not exist for variables")
             gan.fit(
                 next_batches(shape), initial_epoch=epoch, epochs=epoch + 1 if done else epochs.stop,

@@ -24,7 +24,7 @@ def warm_start(run_dir, gan, settings):
             raise SettingError(
                 f"{run_dir} was trained with {option_name(name)} {getattr(source, name)}: use the same here."
             )
-    frame_shape = gan.generator.output_shape[1:]
+    frame_shape = gan.ema_generator.output_shape[1:]
     smaller = shape in frame_shapes_by_level(frame_shape).values() and num_downsamplings(shape) >= MAX_DOWNSAMPLINGS
     if shape != frame_shape and not smaller:
         raise SettingError(
@@ -37,9 +37,11 @@ def warm_start(run_dir, gan, settings):
         if name.startswith("feature") and not (path.exists() and same_projector):
             continue  # that run had none, or they saw other features: this network starts as always
         try:
-            copy_weights(keras.models.load_model(path, compile=False), network)
+            anew = copy_weights(keras.models.load_model(path, compile=False), network)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} cannot be used for a warm start: {error!r:.200}") from error
+        if anew:
+            print(f"{path} is of another version: its layers {', '.join(anew)} have other sizes, and start anew.")
     gan.reset_ema()
 
 
@@ -47,18 +49,22 @@ def copy_weights(source, network):
     """Copy the weights of every layer of `source` to the layer of the same name in `network`.
 
     Where both have several scenes, those of `network` start as those of `source`, in turn. So do the directions of
-    keyframes, which were one before.
+    keyframes, which were one before. Returns the names of layers that have other sizes, which are not copied.
     """
     renamed = {"look": "stem"}  # before version 1.0.0
-    own = {layer.name: layer for layer in network.layers}
+    own, anew = {layer.name: layer for layer in network.layers}, []
     for layer in source.layers:
         name = renamed.get(layer.name, layer.name).replace("_frames_", "_rgb_").replace("places_", "positions_")
         weights, is_of_scenes = layer.get_weights(), re.match(r"scale_|shift_|.*_by_scene", name)
         if (is_of_scenes or name == "walked") and name in own:
             weights = [in_turn(*pair) for pair in zip(weights, own[name].get_weights(), strict=True)]
         if weights and (name in own or not is_of_scenes):
+            if [weight.shape for weight in weights] != [weight.shape for weight in own[name].weights]:
+                anew.append(name)
+                continue
             own[name].set_weights(weights)
     copy_scenes({layer.name: layer for layer in source.layers}, own)
+    return anew
 
 
 def in_turn(weight, own):

@@ -18,13 +18,6 @@ def choose_windows(firsts, window, timeline, rng):
     return firsts[:, None] + strides[:, None] * np.arange(window)
 
 
-def stack_windows(frames, window):
-    """Stack frames (batch * window, height, width, channels) on channels: (batch, height, width, window * channels)."""
-    height, width, channels = frames.shape[1:]
-    frames = ops.transpose(ops.reshape(frames, (-1, window, height, width, channels)), (0, 2, 3, 1, 4))
-    return ops.reshape(frames, (-1, height, width, window * channels))
-
-
 def append_time_channel(parts, offsets):
     """Concatenate batches of windows, with a channel for how long each window is (none without offsets)."""
     frames = ops.concatenate(parts)
