@@ -15,7 +15,7 @@ from walkgan.training import fit_size
 class StepCounter:
     """A GAN that counts its steps, and how often its step was compiled and a size begun."""
 
-    generator = SimpleNamespace(output_shape=(None, 8, 8, 3))
+    ema_generator = SimpleNamespace(output_shape=(None, 8, 8, 3))
 
     def __init__(self, steps):
         self.steps, self.compiled, self.begun, self.fits = steps, 0, 0, []
