@@ -102,7 +102,7 @@ def build_generators(
     for level in range(1, top + 1):
         channels = widths[level] if level < min(top, MAX_DOWNSAMPLINGS) else max(width // 2, 1)
         if walks and level == min(shapes):
-            channels = max(channels // 2, 1)  # moving all of them would take longer than drawing them
+            channels = max(channels // 2, 1)  # they are moved for every frame, which takes time with each
         conv, x = (UpConv2D, x) if fused else (layers.Conv2D, layers.UpSampling2D()(x))
         x = _conv(channels, 3, name=f"conv_{level}", use_bias=False, kind=conv)(x)
         x = layers.ReLU()(_norm(x, level, drawn_scene if level <= MAX_SCENE_LEVEL else None))

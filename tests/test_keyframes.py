@@ -10,7 +10,7 @@ from keras import ops
 
 from models import build_generator, build_generators
 from walkgan import keyframes
-from walkgan.latents import latent_from_seed, rotated_latent
+from walkgan.latents import latent_from_seed, rotated_latent, slowest_pair
 from walkgan.scenes import move_to_scenes
 from walkgan.warm_start import copy_weights
 
@@ -100,7 +100,8 @@ def test_windows_are_the_same_frames_as_one_by_one(scenes):
             layer.set_weights([factor * weight for weight in of_windows[-1].get_layer(layer.name).get_weights()])
             of_windows[-1].get_layer(layer.name).set_weights(layer.get_weights())
     latents = np.random.default_rng(0).standard_normal((9, LATENT_DIM)).astype("float32")
-    windows = keyframes.between_keyframes(latents, np.array([[0, 2, 4], [0, 0, 0], [0, 4, 8]] * 3, "float32"))
+    latents[:, slowest_pair(LATENT_DIM)] = np.resize([[0, 1], [0, -1]], (9, 2))  # in the middle of a scene
+    windows = keyframes.between_keyframes(latents, np.array([[0, 2, 4], [0, 0, 0], [0, 14, 28]] * 3, "float32"))
     windows = ops.convert_to_numpy(windows)
     for several, single in zip(of_windows, of_frames, strict=True):
         frames = single.predict(windows.reshape(-1, LATENT_DIM), verbose=0)

@@ -34,8 +34,8 @@ def keyframes_around(latents):
     latent_dim, (_, period) = latents.shape[-1], keyframe_pair(latents.shape[-1])
     first, turned = latents[:, 0], turns(latents)
     fraction = ops.mod(turned[:, :1], 1.0)
-    # How far the window's frames are after its first one is never below 0, but by rounding.
-    since = ops.mod(turned - turned[:, :1] + 0.25, 1.0) - 0.25
+    # How far the window's frames are after its first one: below 0 only by rounding.
+    since = ops.mod(turned - turned[:, :1] + 0.01, 1.0) - 0.01
     angles = period * step_angles(latent_dim).astype("float32")
     keyframes = [rotate(first, steps * angles) for steps in (-fraction, 1 - fraction)]
     return ops.concatenate(keyframes, 0), ops.reshape(fraction + since, (-1, 1))
@@ -130,7 +130,7 @@ def parts_by_direction(down, right):
     return ops.stack(sides + corners, -1)
 
 
-def sample(x, down, right, window=1):
+def sample(x, down, right, window):
     """Return x (batch, height, width, channels) at other positions, between its pixels by bilinear interpolation.
 
     down, right: (batch * window, height, width) float32, for a window of times each of x, from the middle, in heights
