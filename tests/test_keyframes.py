@@ -43,13 +43,15 @@ def street(time, height=40, width=80):
     return (np.sin(3 * across) + np.sin(2 * ahead))[..., None] * (near > 0.1)[..., None]
 
 
-def passing(walked, sway=(0.0, 0.0), late=0.0, shape=(40, 80, 1)):
+def passing(walked, sway=(0.0, 0.0), turn=0.0, late=0.0, shape=(40, 80, 1)):
     """Return pass_between as a function of the keyframe before, the one after (each `shape`) and the fraction."""
     inputs = [keras.Input(shape), keras.Input((1, LATENT_DIM)), keras.Input((LATENT_DIM,)), keras.Input((1,))]
     model = keras.Model(inputs, keyframes.pass_between(*inputs))
     model.get_layer("direction").set_weights([np.full((1, 1), np.sign(np.sum(walked)) / 30)])
     softplus = np.log(np.expm1(np.abs(walked))) / 10
-    for name, bias in (("walked", softplus), ("sway", np.divide(sway, keyframes.SWAY)), ("late", [late])):
+    turning = np.log(np.expm1(np.maximum([turn, -turn], 1e-6) / keyframes.TURN)) / 10  # right and left
+    biases = {"walked": softplus, "sway": np.divide(sway, keyframes.SWAY), "turning": turning, "late": [late]}
+    for name, bias in biases.items():
         layer = model.get_layer(name)
         layer.set_weights([np.zeros(layer.kernel.shape), np.array(bias)])
 
@@ -149,6 +151,18 @@ def test_sway_moves_the_whole_frame():
     image = street(0.3)
     shown = passing(WALKED, sway=(0.1, -0.05))(image, image, 0.0)  # 4 pixels down, 2 to the left
     np.testing.assert_allclose(shown[8:-8, 8:-8], np.roll(image, (4, -2), (0, 1))[8:-8, 8:-8], atol=0.01)
+
+
+@pytest.mark.parametrize("turn", [-0.5, 0.5])  # by 20 pixels from keyframe to keyframe
+@pytest.mark.parametrize("late", [-10, 10])
+def test_turning_the_camera_moves_it_along_a_panorama(turn, late):
+    panorama = np.random.default_rng(0).standard_normal((40, 120, 1))
+
+    def view(turned):
+        return panorama[:, 20 + round(40 * turned) :][:, :80]
+
+    shown = passing(8 * [1e-6], turn=turn, late=late)(view(0), view(turn), 0.5)
+    np.testing.assert_allclose(shown, view(turn / 2), atol=0.01)
 
 
 @pytest.mark.parametrize("size", [(8, 16), (16, 32), (45, 61), (64, 32)])

@@ -22,6 +22,7 @@ DIRECTIONS = 8  # from the vanishing point: down, up, right and left, and the co
 CORNER_ASPECT = 1.2  # the corners are so far to the side for each frame height up or down
 MAX_SCALE = 20  # of a distance from the middle; what is so far outside a keyframe is not drawn from it
 SWAY = 0.1  # frame heights for each unit of its layer's output, which is about 0.2 at first
+TURN = 0.1  # frame heights from keyframe to keyframe for each unit
 
 
 def keyframes_around(latents):
@@ -80,43 +81,63 @@ def pass_between(x, latents, keyframes, fraction):
     """Return the features (batch * window, height, width, channels) of frames between keyframes.
 
     x: (2 * batch, height, width, channels) features of the keyframes; latents: (batch, window, latent_dim) of the
-    frames; keyframes, fraction: see keyframes_around. The latent of the keyframe before tells how far one walks to the
-    next, relative to how far away things are in each direction; that of the frame how the camera sways. Whether one
-    walks forward or backward is the same everywhere.
+    frames; keyframes, fraction: see keyframes_around. How far one walks and how the camera turns depends on the latents
+    of the keyframes, how it sways on that of the frame.
     """
     (height, width), window = x.shape[1:3], latents.shape[1]
-    options = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.02), "dtype": "float32"}
-    first_keyframe, _ = ops.split(keyframes, 2, 0)
-    # Times 10 and 30, so that they are learned in hundreds of steps. In 1 / frame heights; to the sides, 1.2 of those.
-    walked = layers.Dense(DIRECTIONS, kernel_initializer="zeros", dtype="float32", name="walked")(first_keyframe)
-    walked = ops.repeat(walked, window, 0)
-    forward = {"use_bias": False, "kernel_initializer": keras.initializers.Constant(1 / 30)}
-    walked = 30 * layers.Dense(1, dtype="float32", name="direction", **forward)(ops.softplus(10 * walked)[..., None])
-    sway = ops.reshape(SWAY * layers.Dense(2, name="sway", **options)(latents), (-1, 1, 1, 2))
+    fraction = ops.reshape(fraction, (-1, 1, 1))
+    sway = ops.reshape(SWAY * _dense(2, "sway")(latents), (-1, 1, 1, 2))
     down, right = (((np.arange(side) + 0.5 - side / 2) / height).astype("float32") for side in (height, width))
     down, right = ops.subtract(down[:, None], sway[..., 0]), ops.subtract(right, sway[..., 1])
+    walked = walked_by_direction(keyframes, window)
     passed = ops.matmul(parts_by_direction(down, right / CORNER_ASPECT), walked[:, None])[..., 0]
-    fraction = ops.reshape(fraction, (-1, 1, 1))
 
-    def seen(keyframe, since):
+    def seen(keyframe, since, turned):
         """Return a keyframe as seen a fraction of the way after it, and how far inside it each position is, 0 to 1."""
         scale = 1 / ops.maximum(1 + since * passed, 1 / MAX_SCALE)  # positions are those of now: +, not -
-        margins = [
-            half - scale * ops.minimum(ops.abs(position), half)
-            for position, half in ((down, 0.5), (right, width / height / 2))
-        ]
-        inside = (ops.minimum(*margins) + 0.001) / (0.15 * ops.abs(since) + 0.001)
-        return sample(keyframe, scale * down, scale * right, window), ops.clip(inside, 0, 1)[..., None]
+        inside = 1.0
+        for position, moved, half in ((down, 0 * turned, 0.5), (right, turned, width / height / 2)):
+            margin = half - ops.abs(scale * ops.clip(position, -half, half) + moved)
+            uncovered = ops.abs(moved) - ops.minimum(since * passed, 0)  # about how much of the view
+            inside = ops.minimum(inside, (margin + 0.001) / (0.2 * uncovered + 0.001))
+        return sample(keyframe, scale * down, scale * right + turned, window), ops.relu(inside)[..., None]
 
     before, after = ops.split(x, 2, 0)
-    before, inside_before = seen(before, fraction)
-    after, inside_after = seen(after, fraction - 1)
+    turned_since_before, turned_since_after = turned_since_keyframes(keyframes, fraction, window)
+    before, inside_before = seen(before, fraction, turned_since_before)
+    after, inside_after = seen(after, fraction - 1, turned_since_after)
     # How late each position is drawn from the keyframe after: it changes over in a third of the steps between them.
-    late = layers.Conv2D(1, 1, activation="sigmoid", name="late", **options)(before)
-    share = ops.clip(3 * fraction[..., None] - 2 * late, 0, 1)
-    # Walking forward, all that is seen is inside the keyframe before; walking backward, inside the one after.
-    share = ops.where(passed[..., None] > 0, share * inside_after, 1 - (1 - share) * inside_before)
+    late = layers.Conv2D(1, 1, activation="sigmoid", kernel_initializer=_normal(), dtype="float32", name="late")(before)
+    # What is outside one of them is drawn from the other.
+    share = ops.clip(3 * fraction[..., None] - 2 * late, 0, 1) * inside_after
+    share = 1 - (1 - share) * inside_before
     return before + ops.cast(share, x.dtype) * (after - before)
+
+
+def walked_by_direction(keyframes, window):
+    """Return how far one walks to the next keyframe, (batch * window, DIRECTIONS), relative to how far away things are.
+
+    In 1 / frame heights, to the right and left in 1 / (CORNER_ASPECT frame heights). It is learned from the latent of
+    the keyframe before. Whether one walks forward or backward is the same everywhere.
+    """
+    before, _ = ops.split(keyframes, 2, 0)
+    walked = ops.repeat(_dense(DIRECTIONS, "walked", kernel_initializer="zeros")(before), window, 0)
+    direction = _dense(1, "direction", kernel_initializer=keras.initializers.Constant(1 / 30), use_bias=False)
+    # Times 10 and 30, so that they are learned in hundreds of steps.
+    return 30 * direction(ops.softplus(10 * walked)[..., None])
+
+
+def turned_since_keyframes(keyframes, fraction, window):
+    """Return how far right the camera has turned since the keyframe before, and since the one after, which is to come.
+
+    fraction: (batch * window, 1, 1), and so are both, in frame heights. How fast it turns at a keyframe is learned from
+    its latent: mostly hardly, at times fast. From one to the next, that changes evenly.
+    """
+    turning = ops.softplus(10 * _dense(2, "turning")(keyframes))  # right and left
+    turning = ops.repeat(TURN * (turning[:, :1] - turning[:, 1:]), window, 0)
+    before, after = ops.split(ops.reshape(turning, (-1, 1, 1)), 2, 0)
+    turned = fraction * before + fraction**2 / 2 * (after - before)
+    return turned, turned - (before + after) / 2
 
 
 def parts_by_direction(down, right):
@@ -157,3 +178,11 @@ def stack_windows(frames, window):
     height, width, channels = frames.shape[1:]
     frames = ops.transpose(ops.reshape(frames, (-1, window, height, width, channels)), (0, 2, 3, 1, 4))
     return ops.reshape(frames, (-1, height, width, window * channels))
+
+
+def _dense(units, name, **options):
+    return layers.Dense(units, dtype="float32", name=name, **{"kernel_initializer": _normal()} | options)
+
+
+def _normal():
+    return keras.initializers.RandomNormal(stddev=0.02)
