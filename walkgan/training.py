@@ -194,8 +194,7 @@ def growth_schedule(settings, frame_shape, frame_count):
     """Return (first epoch, frame shape) of each size that is trained, smallest first.
 
     Each size but the last has a quarter of the epochs (of five or six sizes, a fifth or sixth), but no more than
-    MAX_IMAGES_PER_SIZE images, or with feature discriminators MAX_IMAGES_PER_SIZE_WITH_FEATURES. Of windows the
-    smallest size has the former: it teaches motion.
+    MAX_IMAGES_PER_SIZE images, or with feature discriminators MAX_IMAGES_PER_SIZE_WITH_FEATURES, or as many windows.
     """
     shapes = list(frame_shapes_by_level(frame_shape).values())
     if settings.start_from:
@@ -203,10 +202,9 @@ def growth_schedule(settings, frame_shape, frame_count):
         shapes = shapes[num_trained:] or shapes[-1:]
     if not settings.grow:
         shapes = shapes[-1:]
+    # Feature discriminators see one frame of each window.
     with_features = uses_features(settings, frame_shape)
-    images = [MAX_IMAGES_PER_SIZE_WITH_FEATURES if with_features else MAX_IMAGES_PER_SIZE] * len(shapes)
-    if settings.window > 1:
-        images[0] = MAX_IMAGES_PER_SIZE
+    images = settings.window * MAX_IMAGES_PER_SIZE_WITH_FEATURES if with_features else MAX_IMAGES_PER_SIZE
     most = settings.epochs // max(4, len(shapes))
-    epochs = [min(most, math.ceil(count / (frame_count * settings.window))) for count in images]
-    return [(sum(epochs[:number]), shape) for number, shape in enumerate(shapes)]
+    epochs = min(most, math.ceil(images / (frame_count * settings.window)))
+    return [(number * epochs, shape) for number, shape in enumerate(shapes)]
