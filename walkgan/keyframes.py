@@ -94,11 +94,13 @@ def pass_between(x, latents, keyframes, fraction):
 
     def seen(keyframe, since, turned):
         """Return a keyframe as seen a fraction of the way after it, and how far inside it each position is, 0 to 1."""
-        scale = 1 / ops.maximum(1 + since * passed, 1 / MAX_SCALE)  # positions are those of now: +, not -
+        nearer = since * passed
+        scale = 1 / ops.maximum(1 + nearer, 1 / MAX_SCALE)  # positions are those of now: +, not -
+        smaller = ops.relu(0 - nearer)
         inside = 1.0
         for position, moved, half in ((down, 0 * turned, 0.5), (right, turned, width / height / 2)):
             margin = half - ops.abs(scale * ops.clip(position, -half, half) + moved)
-            uncovered = ops.abs(moved) - ops.minimum(since * passed, 0)  # about how much of the view
+            uncovered = ops.abs(moved) + smaller  # about how much of the view
             inside = ops.minimum(inside, (margin + 0.001) / (0.2 * uncovered + 0.001))
         return sample(keyframe, scale * down, scale * right + turned, window), ops.relu(inside)[..., None]
 
@@ -115,16 +117,17 @@ def pass_between(x, latents, keyframes, fraction):
 
 
 def walked_by_direction(keyframes, window):
-    """Return how far one walks to the next keyframe, (batch * window, DIRECTIONS), relative to how far away things are.
+    """Return how far one walks to the next keyframe, relative to how far away things are in each direction.
 
-    In 1 / frame heights, to the right and left in 1 / (CORNER_ASPECT frame heights). It is learned from the latent of
-    the keyframe before. Whether one walks forward or backward is the same everywhere.
+    Returns (batch * window, DIRECTIONS, 1) in 1 / frame heights, to the right and left in 1 / (CORNER_ASPECT frame
+    heights). It is learned from the latent of the keyframe before. Whether one walks forward or backward is the same
+    everywhere.
     """
     before, _ = ops.split(keyframes, 2, 0)
-    walked = ops.repeat(_dense(DIRECTIONS, "walked", kernel_initializer="zeros")(before), window, 0)
+    walked = _dense(DIRECTIONS, "walked", kernel_initializer="zeros")(before)
     direction = _dense(1, "direction", kernel_initializer=keras.initializers.Constant(1 / 30), use_bias=False)
     # Times 10 and 30, so that they are learned in hundreds of steps.
-    return 30 * direction(ops.softplus(10 * walked)[..., None])
+    return ops.repeat(30 * direction(ops.softplus(10 * walked)[..., None]), window, 0)
 
 
 def turned_since_keyframes(keyframes, fraction, window):
