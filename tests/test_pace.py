@@ -75,6 +75,19 @@ def test_the_speed_is_that_of_the_usual_interval(panned_frames):
     assert speed == pytest.approx(4 / 64, rel=0.1)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_walks_start_in_the_direction_of_the_video(tmp_path, order):
+    zoomed = [cv2.resize(TEXTURE[i : 64 - i, 2 * i : 128 - 2 * i], (128, 64)) for i in range(16)][::order]
+    paths = list_frames(write_frames(tmp_path, zoomed))
+    networks = [keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, name="direction")]) for _ in range(2)]
+    for start in (0.5, -0.5):  # as of a run to start from, which may have gone the other way
+        for network in networks:
+            network.get_layer("direction").kernel.assign(np.full((8, 1), start))
+        gan = SimpleNamespace(generator=networks[0], ema_generator=networks[1])
+        Pace(paths, read_timeline(paths), 0).set_direction(gan)
+        assert [network.get_layer("direction").kernel[0, 0] for network in networks] == [0.5 * order] * 2
+
+
 def test_an_untrained_generator_keeps_its_name(panned_frames):
     gan = SimpleNamespace(ema_generator=SimpleNamespace(name="walker_2"), steps=0)
     Pace(panned_frames, read_timeline(panned_frames), 0).set(gan)

@@ -172,7 +172,7 @@ def test_walks_go_backwards_where_their_video_does(tmp_path):
         frames = list(pool.map(draw_small, range(80)))
     (tmp_path / "frames").mkdir()
     write_frames(tmp_path / "frames", frames[::-1])
-    arguments = ("--frames", "frames", "--latent-dim", 32, "--width", 8, "--epochs", 200, "--sample-every", 200)
+    arguments = ("--frames", "frames", "--latent-dim", 32, "--width", 8, "--epochs", 20, "--sample-every", 20)
     call("train_unconditional_gan_big.py", *arguments, "--features", "None", cwd=tmp_path)
     generator = load_generator(tmp_path / "saved_models/0001-ordered/generator.keras")
     latents = np.stack([rotated_latent(latent_from_seed(32, seed), step) for seed in range(8) for step in range(40)])
