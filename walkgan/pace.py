@@ -12,8 +12,8 @@ from walkgan.motion_metrics import motion, optical_flow
 from walkgan.sampling import evenly_spaced
 
 MIN_FRAME_RATE = 15  # below, frames do not look like motion
-NUM_PAIRS = 128  # pairs of frames whose speed is measured, to about 5%
-ROUNDS = 6  # of bisection; the speed is not proportional to the steps
+NUM_PAIRS = 256  # pairs of frames whose speed is measured, to about 5%
+ROUNDS = 3  # of the secant method; the speed is not proportional to the steps
 MIN_BACKWARD = 0.75  # share of the pairs of a video that goes backward
 MIN_STEPS, MAX_STEPS = 0.5, 3.0  # per frame of the video: early in a training, speeds mean little
 
@@ -65,15 +65,19 @@ class Pace:
 
 
 def steps_per_frame(speed_at, target):
-    """Return the number of steps, from MIN_STEPS to MAX_STEPS, whose speed is `target`, within 2%: by bisection.
+    """Return the number of steps, from MIN_STEPS to MAX_STEPS, whose speed is `target`.
 
-    speed_at(steps) is the speed, which rises with the steps.
+    speed_at(steps) is the speed, which rises with the steps, about like a power of them: found by the secant method, on
+    logarithms.
     """
-    low, high = MIN_STEPS, MAX_STEPS
+    steps, power, known = 1.0, 1.0, None
     for _ in range(ROUNDS):
-        steps = math.sqrt(low * high)
-        low, high = (steps, high) if speed_at(steps) < target else (low, steps)
-    return math.sqrt(low * high)
+        error = math.log(max(speed_at(steps), 1e-9) / target)
+        if known and known[0] != steps:
+            power = max((error - known[1]) / math.log(steps / known[0]), 0.25)  # measured, so not exact
+        known = steps, error
+        steps = min(max(steps * math.exp(-error / power), MIN_STEPS), MAX_STEPS)
+    return steps
 
 
 def median_speed(before, after):
