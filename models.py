@@ -36,7 +36,7 @@ import math
 import keras
 from keras import layers, ops
 
-from walkgan.keyframes import keyframes_around, of_keyframes, pass_between, stack_windows
+from walkgan.keyframes import keyframes_around, of_keyframes, pass_between, slow_part, stack_windows
 from walkgan.layers import OpticalFlow, SpectralConv2D, UpConv2D
 
 MIN_BASE_SIZE = 4  # DCGAN starts from 4x4
@@ -95,7 +95,8 @@ def build_generators(
         windows = ops.reshape(latents, (-1, window, latent_dim))
         drawn, fraction = keyframes_around(windows)
         drawn_scene = None if scene is None else of_keyframes(scene, window)
-    x = layers.Dense(math.prod(base_shape), use_bias=False, kernel_initializer=_normal(), name="dense")(drawn)
+    dense = layers.Dense(math.prod(base_shape), use_bias=False, kernel_initializer=_normal(), name="dense")
+    x = dense(slow_part(drawn) if walks else drawn)
     x = layers.Reshape(base_shape, name="base")(x)
     x = layers.ReLU()(_norm(x, 0, drawn_scene))
     rgb, generators = None, []

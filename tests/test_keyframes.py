@@ -10,7 +10,7 @@ from keras import ops
 
 from models import build_generator, build_generators
 from walkgan import keyframes
-from walkgan.latents import latent_from_seed, rotated_latent, slowest_pair
+from walkgan.latents import latent_from_seed, rotated_latent, slowest_pair, step_angles
 from walkgan.scenes import move_to_scenes
 from walkgan.warm_start import copy_weights
 
@@ -199,22 +199,31 @@ def test_keyframes_are_drawn_in_the_scene_of_the_frame():
     assert changes[0] > 0.01 and changes[1] < 1e-5
 
 
-def test_a_generator_that_walked_as_far_in_all_directions_still_does_after_a_warm_start():
-    walked = keras.layers.Dense(1, bias_initializer="ones", name="walked")
-    older = keras.Sequential([keras.Input((LATENT_DIM,)), walked])
+def test_only_the_slow_part_of_a_latent_tells_what_is_drawn():
+    keras.utils.set_random_seed(0)
     generator = build_generator(LATENT_DIM, FRAME_SHAPE, 4, walks=True)
-    copy_weights(older, generator)
-    own, expected = generator.get_layer("walked").get_weights(), walked.get_weights()
-    assert own[0].shape == (LATENT_DIM, keyframes.DIRECTIONS)
-    np.testing.assert_array_equal(own[0], expected[0].repeat(keyframes.DIRECTIONS, 1))
-    np.testing.assert_array_equal(own[1], 1)
+    for layer in generator.layers:
+        if layer.name.startswith(("dense", "to_rgb", "walked")):
+            layer.set_weights([9 * weight for weight in layer.get_weights()])
+        if layer.name in ("sway", "turning"):  # which change from frame to frame
+            layer.set_weights([0 * weight for weight in layer.get_weights()])
+    pair, _ = keyframes.keyframe_pair(LATENT_DIM)
+    is_slow = 2 * np.pi / step_angles(LATENT_DIM) >= keyframes.SLOW_STEPS
+    is_fast = ~is_slow & (np.arange(LATENT_DIM // 2) != pair)  # which tells the time
+    assert is_slow.sum() > 1 and is_fast.sum() > 1
+    before, fast, slow = walk([0, 0, 0])
+    fast[np.tile(is_fast, 2)] += 1
+    slow[np.tile(is_slow, 2)] += 1
+    before, fast, slow = generator.predict(np.stack([before, fast, slow]), verbose=0)
+    np.testing.assert_allclose(fast, before, atol=1e-5)
+    assert np.abs(slow - before).mean() > 0.01
 
 
 def test_a_warm_start_from_a_generator_without_keyframes_tells_what_starts_anew():
     source = build_generator(LATENT_DIM, FRAME_SHAPE, 4)
     generator = build_generator(LATENT_DIM, FRAME_SHAPE, 4, walks=True)
     before = generator.get_layer("conv_1").get_weights()
-    assert sorted(copy_weights(source, generator)) == ["conv_1", "conv_2", "norm_1", "to_rgb_1"]
+    assert sorted(copy_weights(source, generator)) == ["conv_1", "conv_2", "dense", "norm_1", "to_rgb_1"]
     np.testing.assert_array_equal(generator.get_layer("conv_1").get_weights(), before)
-    np.testing.assert_array_equal(*(network.get_layer("dense").kernel for network in (source, generator)))
+    np.testing.assert_array_equal(*(network.get_layer("norm_0").gamma for network in (source, generator)))
     assert not copy_weights(source, build_generator(LATENT_DIM, FRAME_SHAPE, 4))

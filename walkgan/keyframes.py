@@ -18,6 +18,7 @@ from keras import layers, ops
 from walkgan.latents import rotate, step_angles
 
 KEYFRAME_STEPS = 32  # about a second
+SLOW_STEPS = 128  # what is drawn on keyframes takes as long for a turn, or longer: places last
 DIRECTIONS = 8  # from the vanishing point: down, up, right and left, and the corners between them
 CORNER_ASPECT = 1.2  # the corners are so far to the side for each frame height up or down
 MAX_SCALE = 20  # of a distance from the middle; what is so far outside a keyframe is not drawn from it
@@ -40,6 +41,14 @@ def keyframes_around(latents):
     angles = period * step_angles(latent_dim).astype("float32")
     keyframes = [rotate(first, steps * angles) for steps in (-fraction, 1 - fraction)]
     return ops.concatenate(keyframes, 0), ops.reshape(fraction + since, (-1, 1))
+
+
+def slow_part(latents):
+    """Return those pairs of latents (..., latent_dim) that turn once in SLOW_STEPS or more, or the slowest one."""
+    half = latents.shape[-1] // 2
+    is_fast = 2 * np.pi / step_angles(latents.shape[-1]) < SLOW_STEPS
+    first = min(int(is_fast.sum()), half - 1)
+    return ops.concatenate([latents[..., first:half], latents[..., half + first :]], -1)
 
 
 def of_keyframes(scene, window):
@@ -120,11 +129,11 @@ def walked_by_direction(keyframes, window):
     """Return how far one walks to the next keyframe, relative to how far away things are in each direction.
 
     Returns (batch * window, DIRECTIONS, 1) in 1 / frame heights, to the right and left in 1 / (CORNER_ASPECT frame
-    heights). It is learned from the latent of the keyframe before. Whether one walks forward or backward is the same
-    everywhere.
+    heights). It is learned from the slow part of the latent of the keyframe before. Whether one walks forward or
+    backward is the same everywhere.
     """
     before, _ = ops.split(keyframes, 2, 0)
-    walked = _dense(DIRECTIONS, "walked", kernel_initializer="zeros")(before)
+    walked = _dense(DIRECTIONS, "walked", kernel_initializer="zeros")(slow_part(before))
     direction = _dense(1, "direction", kernel_initializer=keras.initializers.Constant(1 / 30), use_bias=False)
     # Times 10 and 30, so that they are learned in hundreds of steps.
     return ops.repeat(30 * direction(ops.softplus(10 * walked)[..., None]), window, 0)

@@ -48,15 +48,15 @@ def warm_start(run_dir, gan, settings):
 def copy_weights(source, network):
     """Copy the weights of every layer of `source` to the layer of the same name in `network`.
 
-    Where both have several scenes, those of `network` start as those of `source`, in turn. So do the directions of
-    keyframes, which were one before. Returns the names of layers that have other sizes, which are not copied.
+    Where both have several scenes, those of `network` start as those of `source`, in turn. Returns the names of layers
+    that have other sizes, which are not copied.
     """
     renamed = {"look": "stem"}  # before version 1.0.0
     own, anew = {layer.name: layer for layer in network.layers}, []
     for layer in source.layers:
         name = renamed.get(layer.name, layer.name).replace("_frames_", "_rgb_").replace("places_", "positions_")
         weights, is_of_scenes = layer.get_weights(), re.match(r"scale_|shift_|.*_by_scene", name)
-        if (is_of_scenes or name == "walked") and name in own:
+        if is_of_scenes and name in own:
             weights = [in_turn(*pair) for pair in zip(weights, own[name].get_weights(), strict=True)]
         if weights and (name in own or not is_of_scenes):
             if [weight.shape for weight in weights] != [weight.shape for weight in own[name].weights]:
@@ -68,7 +68,7 @@ def copy_weights(source, network):
 
 
 def in_turn(weight, own):
-    """Return a weight with as many scenes or directions as `own`, some of them more than once or not at all."""
+    """Return a weight with as many scenes as `own`, some of them more than once or not at all."""
     for axis, size in enumerate(own.shape):
         weight = np.take(weight, np.arange(size) % weight.shape[axis], axis)
     return weight
