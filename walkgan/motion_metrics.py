@@ -1,5 +1,6 @@
 """Scores of how walks move, against real ones: arrays in, numbers out."""
 
+from functools import cache
 from itertools import pairwise
 
 import cv2
@@ -21,21 +22,15 @@ def motion(walks):
     optical flow, in frame heights) and the "expansion" (its mean part away from the centre: above 0 walking forward);
     and "colour", the mean similarity of colours at each of LAGS (Brooks et al. 2022, arXiv:2206.03429).
     """
-    similarity, speed, expansion, colour = [], [], [], []
-    height, width = walks[0].shape[1:3]
-    radial_direction = np.stack(
-        np.meshgrid(np.arange(width) - (width - 1) / 2, np.arange(height) - (height - 1) / 2), -1
-    )
-    radial_direction /= np.maximum(np.linalg.norm(radial_direction, axis=-1, keepdims=True), 0.5)
+    similarity, flows, colour = [], [], []
     for walk in walks:
         grey = to_grey(walk)
         similarity += [structural_similarity(before, after) for before, after in pairwise(grey)]
-        for moved in optical_flow(pairwise(grey), height):
-            speed.append(np.linalg.norm(moved, axis=-1).mean() / height)
-            expansion.append((moved * radial_direction).sum(-1).mean() / height)
+        flows += map(speed_and_expansion, optical_flow(pairwise(grey), walk.shape[1]))
         histograms = np.stack([_colour_histogram(frame) for frame in walk])
         lags = [lag for lag in LAGS if lag < len(walk)]
         colour.append([np.minimum(histograms[:-lag], histograms[lag:]).sum(1).mean() for lag in lags])
+    speed, expansion = np.transpose(flows)
     curves = {"similarity": similarity, "speed": speed, "expansion": expansion, "colour": np.mean(colour, 0)}
     return {name: np.array(curve) for name, curve in curves.items()}
 
@@ -46,6 +41,20 @@ def optical_flow(pairs, height):
     flow.setFinestScale(0 if height < 80 else 1)
     for pair in pairs:
         yield flow.calc(*pair, None)
+
+
+def speed_and_expansion(flow):
+    """Return the mean length of an optical flow, and its mean part away from the centre, in frame heights."""
+    height = flow.shape[0]
+    away = directions_from_centre(*flow.shape[:2])
+    return np.linalg.norm(flow, axis=-1).mean() / height, (flow * away).sum(-1).mean() / height
+
+
+@cache
+def directions_from_centre(height, width):
+    """Return the unit vector, x and y, from the centre to each pixel: (height, width, 2)."""
+    positions = np.stack(np.meshgrid(np.arange(width) - (width - 1) / 2, np.arange(height) - (height - 1) / 2), -1)
+    return positions / np.maximum(np.linalg.norm(positions, axis=-1, keepdims=True), 0.5)
 
 
 def motion_distances(real, fake):

@@ -8,7 +8,7 @@ from keras import ops
 from walkgan.generators import generate
 from walkgan.images import read_frame, to_grey
 from walkgan.latents import rotate, step_angles
-from walkgan.motion_metrics import motion, optical_flow
+from walkgan.motion_metrics import optical_flow, speed_and_expansion
 from walkgan.sampling import evenly_spaced
 
 MIN_FRAME_RATE = 15  # below, frames do not look like motion
@@ -36,8 +36,8 @@ class Pace:
         if len(firsts):
             firsts = firsts[evenly_spaced(len(firsts), min(NUM_PAIRS, len(firsts)))]
             before, after = (np.stack([read_frame(paths[i]) for i in each]) for each in (firsts, firsts + 1))
-            self.speed = median_speed(before, after)
-            self.backward = (motion(np.stack([before, after], 1))["expansion"] < 0).mean() > MIN_BACKWARD
+            speeds, expansions = speeds_and_expansions(before, after)
+            self.speed, self.backward = float(np.median(speeds)), (expansions < 0).mean() > MIN_BACKWARD
 
     def set_direction(self, gan):
         """Let the walks of a GAN that is to be trained go backward where the video does, and else forward.
@@ -82,5 +82,10 @@ def steps_per_frame(speed_at, target):
 
 def median_speed(before, after):
     """Return the median speed of pairs of frames (count, height, width, 3) uint8, in frame heights per pair."""
+    return float(np.median(speeds_and_expansions(before, after)[0]))
+
+
+def speeds_and_expansions(before, after):
+    """Return the speed and the expansion, see motion_metrics.py, of each of such pairs: two arrays (count,)."""
     flows = optical_flow(zip(to_grey(before), to_grey(after), strict=True), before.shape[1])
-    return float(np.median([np.linalg.norm(flow, axis=-1).mean() for flow in flows]) / before.shape[1])
+    return np.array([speed_and_expansion(flow) for flow in flows]).T
