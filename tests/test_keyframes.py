@@ -10,7 +10,7 @@ from keras import ops
 
 from models import build_generator, build_generators
 from walkgan import keyframes
-from walkgan.latents import latent_from_seed, rotated_latent, slowest_pair, step_angles
+from walkgan.latents import latent_from_seed, rotated_latent, rotation_periods, slowest_pair
 from walkgan.scenes import move_to_scenes
 from walkgan.warm_start import copy_weights
 
@@ -208,7 +208,7 @@ def test_only_the_slow_part_of_a_latent_tells_what_is_drawn():
         if layer.name in ("sway", "turning"):  # which change from frame to frame
             layer.set_weights([0 * weight for weight in layer.get_weights()])
     pair, _ = keyframes.keyframe_pair(LATENT_DIM)
-    is_slow = 2 * np.pi / step_angles(LATENT_DIM) >= keyframes.SLOW_STEPS
+    is_slow = rotation_periods(LATENT_DIM) >= keyframes.SLOW_STEPS
     is_fast = ~is_slow & (np.arange(LATENT_DIM // 2) != pair)  # which tells the time
     assert is_slow.sum() > 1 and is_fast.sum() > 1
     before, fast, slow = walk([0, 0, 0])

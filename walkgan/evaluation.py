@@ -12,7 +12,7 @@ from walkgan.files import atomic_write
 from walkgan.generators import load_generator, predict_frames, scenes_of, steps_per_second
 from walkgan.images import image_grid, read_frame, write_frame
 from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
-from walkgan.motion_metrics import motion, motion_distances, patch_distance
+from walkgan.motion_metrics import motion, motion_distances, patch_distance, speeds_and_expansions
 from walkgan.point_tracks import tracked_motion
 from walkgan.run_folder import find_generator, load_settings
 from walkgan.sampling import evenly_spaced
@@ -174,11 +174,11 @@ def score_motion(generator, paths, timeline, seed, speed=1.0):
 
 
 def motion_of_pairs(generator, seed, steps):
-    """Return the `motion` of pairs of frames, each of another latent, so many steps apart."""
+    """Return the "speed" and "expansion" of pairs of frames, each of another latent, so many steps apart."""
     starts = seeded_latents(generator, NUM_PAIRS, seed)
     ends = [rotated_latent(start, steps) for start in starts]
     pairs = [predict_frames(generator, np.stack(latents)) for latents in (starts, ends)]
-    return motion(np.stack(pairs, 1))
+    return dict(zip(("speed", "expansion"), speeds_and_expansions(*pairs), strict=True))
 
 
 def walk_starts(generator, shares, steps, seed):

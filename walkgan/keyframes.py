@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from walkgan.latents import rotate, step_angles
+from walkgan.latents import rotate, rotation_periods, step_angles
 
 KEYFRAME_STEPS = 32  # about a second
 SLOW_STEPS = 128  # what is drawn on keyframes takes as long for a turn, or longer: places last
@@ -46,8 +46,7 @@ def keyframes_around(latents):
 def slow_part(latents):
     """Return those pairs of latents (..., latent_dim) that turn once in SLOW_STEPS or more, or the slowest one."""
     half = latents.shape[-1] // 2
-    is_fast = 2 * np.pi / step_angles(latents.shape[-1]) < SLOW_STEPS
-    first = min(int(is_fast.sum()), half - 1)
+    first = min(int(np.searchsorted(rotation_periods(2 * half), SLOW_STEPS)), half - 1)
     return ops.concatenate([latents[..., first:half], latents[..., half + first :]], -1)
 
 
@@ -81,7 +80,7 @@ def turns(latents):
 
 def keyframe_pair(latent_dim):
     """Return the number of the pair that turns once from keyframe to keyframe, and in how many steps."""
-    periods = 2 * np.pi / step_angles(latent_dim)
+    periods = rotation_periods(latent_dim)
     pair = int(np.argmin(np.abs(np.log(periods / KEYFRAME_STEPS))))
     return pair, float(periods[pair])
 

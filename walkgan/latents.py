@@ -13,7 +13,12 @@ def latent_from_seed(latent_dim, *seed):
 
 def step_angles(latent_dim):
     """Return the angles (latent_dim / 2,), in radians, by which one step of a walk rotates the pairs of a latent."""
-    return 2 * np.pi / np.geomspace(*ROTATION_PERIODS, latent_dim // 2)
+    return 2 * np.pi / rotation_periods(latent_dim)
+
+
+def rotation_periods(latent_dim):
+    """Return in how many steps each pair of a latent makes a full turn: (latent_dim / 2,), rising."""
+    return np.geomspace(*ROTATION_PERIODS, latent_dim // 2)
 
 
 def slowest_pair(latent_dim):

@@ -43,6 +43,12 @@ def optical_flow(pairs, height):
         yield flow.calc(*pair, None)
 
 
+def speeds_and_expansions(before, after):
+    """Return the speed and the expansion of pairs of frames (count, height, width, 3) uint8: two arrays (count,)."""
+    flows = optical_flow(zip(to_grey(before), to_grey(after), strict=True), before.shape[1])
+    return np.transpose([speed_and_expansion(flow) for flow in flows])
+
+
 def speed_and_expansion(flow):
     """Return the mean length of an optical flow, and its mean part away from the centre, in frame heights."""
     height = flow.shape[0]

@@ -6,9 +6,9 @@ import numpy as np
 from keras import ops
 
 from walkgan.generators import generate
-from walkgan.images import read_frame, to_grey
+from walkgan.images import read_frame
 from walkgan.latents import rotate, step_angles
-from walkgan.motion_metrics import optical_flow, speed_and_expansion
+from walkgan.motion_metrics import speeds_and_expansions
 from walkgan.sampling import evenly_spaced
 
 MIN_FRAME_RATE = 15  # below, frames do not look like motion
@@ -42,7 +42,7 @@ class Pace:
     def set_direction(self, gan):
         """Let the walks of a GAN that is to be trained go backward where the video does, and else forward.
 
-        It is learned, too. But three of four trainings had not learned to go backward after 2,000 steps.
+        It is learned, too. But in three of four trainings it was still forward after 2,000 steps.
         """
         if self.speed:
             for generator in (gan.generator, gan.ema_generator):
@@ -83,9 +83,3 @@ def steps_per_frame(speed_at, target):
 def median_speed(before, after):
     """Return the median speed of pairs of frames (count, height, width, 3) uint8, in frame heights per pair."""
     return float(np.median(speeds_and_expansions(before, after)[0]))
-
-
-def speeds_and_expansions(before, after):
-    """Return the speed and the expansion, see motion_metrics.py, of each of such pairs: two arrays (count,)."""
-    flows = optical_flow(zip(to_grey(before), to_grey(after), strict=True), before.shape[1])
-    return np.array([speed_and_expansion(flow) for flow in flows]).T
