@@ -1,0 +1,69 @@
+"""Latents ahead: what comes nearer on a walk is drawn from the same latent, before and after a keyframe."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from models import build_generator
+from walkgan import keyframes
+from walkgan.latents import latent_from_seed, rotated_latent, rotation_periods
+
+LATENT_DIM = 16
+# From one keyframe to the next, in 1 / frame heights: down, up, right, left, down right, down left, up right, up left.
+WALKED = np.array([1.0, 0.2, 0.5, 0.3, 0.8, 0.6, 0.3, 0.2])
+
+
+def walk(steps, seed=0):
+    return np.stack([rotated_latent(latent_from_seed(LATENT_DIM, seed), step) for step in steps]).astype("float32")
+
+
+@pytest.mark.parametrize("sign", [1, -1])  # forward and backward
+def test_what_comes_nearer_keeps_its_latent(sign):
+    height, width = 80, 160
+    _, period = keyframes.keyframe_pair(LATENT_DIM)
+    walked = np.tile(sign * WALKED[:, None], (2, 1, 1)).astype("float32")
+    ahead = keyframes.latents_ahead(walk([0, period]), walked, height, width)
+    down, right = keyframes.positions(height, width)
+    parts = keyframes.parts_by_direction(down[None, :, None], right[None, None] / keyframes.CORNER_ASPECT)
+    scale = ops.convert_to_numpy(1 / (1 - ops.matmul(parts, walked[:1])[..., 0]))
+    moved = keyframes.sample(ahead[1:], scale * down[:, None], scale * right, 1)[0]
+    before, after, moved = (ops.convert_to_numpy(each) for each in (*ahead, moved))
+    farthest = np.maximum(abs(down[:, None]), abs(right) / 2)
+    seen = (farthest > 0.15) & (scale[0] * farthest < 0.45)
+    pairs = np.tile((rotation_periods(LATENT_DIM) > 200) & (rotation_periods(LATENT_DIM) < 1000), 2)
+    wrong, still = (np.median(np.abs(each - before)[seen][:, pairs]) for each in (moved, after))
+    assert pairs.sum() == 4 and wrong < 0.2 * still, (wrong, still)
+
+
+def test_latents_far_ahead_fade_out_where_they_change_fast():
+    ahead = keyframes.latents_ahead(walk([0]), np.ones((1, 8, 1), "float32"), 41, 81)  # with a middle
+    sizes = np.linalg.norm(ops.convert_to_numpy(ahead)[0].reshape(41, 81, 2, -1), axis=2)
+    pairs = np.linalg.norm(walk([0]).reshape(2, -1), axis=0)
+    fast = rotation_periods(LATENT_DIM) < 200
+    assert np.isfinite(sizes).all() and (sizes[21, 41] < 0.1 * pairs)[fast].all()
+    np.testing.assert_allclose(sizes[-1, 40, ~fast], pairs[~fast], rtol=0.1)
+
+
+def test_the_keyframe_after_shows_what_is_left_of_the_one_before():
+    keras.utils.set_random_seed(0)
+    generator = build_generator(LATENT_DIM, (80, 160, 3), 4, walks=True)
+    for layer in generator.layers:
+        if layer.name.startswith(("ahead", "to_rgb")):
+            layer.set_weights([20 * weight for weight in layer.get_weights()])
+        if layer.name in ("dense", "sway", "turning"):
+            layer.set_weights([0 * weight for weight in layer.get_weights()])
+    (pair, period), periods = keyframes.keyframe_pair(LATENT_DIM), rotation_periods(LATENT_DIM)
+    starts = np.random.default_rng(0).standard_normal((16, LATENT_DIM)).astype("float32")
+    starts[:, np.tile((periods < 20) | (periods > 400), 2)] = 0
+    starts[:, [pair, LATENT_DIM // 2 + pair]] = 1, 0  # at a keyframe
+    halfway = np.stack([rotated_latent(start, period / 2) for start in starts])
+
+    def drawn(latents, late):
+        layer = generator.get_layer("late")
+        layer.set_weights([0 * layer.get_weights()[0], np.array([late])])
+        return generator.predict(latents, verbose=0)
+
+    first, before, after = drawn(starts, late=10), drawn(halfway, late=10), drawn(halfway, late=-10)
+    unlike, moved = (np.abs(before - other).mean() for other in (after, first))
+    assert unlike < 0.6 * moved, (unlike, moved)
