@@ -92,6 +92,26 @@ def test_points_of_bent_and_melting_walks(panned_walks):
     assert tracked_motion(melting)["points followed"] < 0.9 * scores["points followed"]
 
 
+def test_growth_of_walks_forward_backward_and_on_the_spot(panned_walks):
+    def on_the_spot(walk):
+        """Return 48 frames in which the walk fades back every 20 steps."""
+        frames = []
+        for step in range(48):
+            since = step % 20
+            faded = max(since - 10, 0) / 10
+            frames.append((1 - faded) * walk[since] + faded * walk[max(since - 20, 0)])
+        return np.stack(frames).astype("uint8")
+
+    walks = panned_walks[:4]
+    expected = np.exp(0.02 * 40)
+    forward, backward, spot = (
+        tracked_motion(each)["growth"]
+        for each in (walks, [walk[::-1] for walk in walks], [on_the_spot(walk) for walk in walks])
+    )
+    assert abs(forward / expected - 1) < 0.1 and abs(backward * expected - 1) < 0.1
+    assert spot < 0.75 * forward
+
+
 def test_patches_of_identical_frozen_and_slow_walks(panned_walks):
     real, other = [walk[:24] for walk in panned_walks[:4]], panned_walks[4:8]
     assert patch_distance(real, real) == 0
@@ -101,13 +121,15 @@ def test_patches_of_identical_frozen_and_slow_walks(panned_walks):
 
 
 def test_what_cannot_be_followed_has_no_paths():
-    noise = np.random.default_rng(0).integers(0, 256, (40, 80, 160, 3), "uint8")
+    noise = np.random.default_rng(0).integers(0, 256, (42, 80, 160, 3), "uint8")
     scores = tracked_motion([noise])
     assert scores["points followed"] < 0.05 and np.isnan(scores["straightness"]) and np.isnan(scores["bending"])
-    grey = np.full((40, 80, 160, 3), 127, "uint8")
+    grey = np.full((42, 80, 160, 3), 127, "uint8")
+    assert np.isnan(scores["growth"])
     assert tracked_motion([grey])["points followed"] == 0
-    still = tracked_motion([noise[:1].repeat(40, 0)])
+    still = tracked_motion([noise[:1].repeat(42, 0)])
     assert still["points followed"] > 0.95 and np.isnan(still["straightness"]) and np.isnan(still["bending"])
+    assert still["growth"] == 1
 
 
 @pytest.mark.slow

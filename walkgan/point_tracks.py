@@ -1,6 +1,7 @@
 """Points followed through walks: whether they can be followed, how straight they move, and how rigid the scene is.
 
-Bending posts and melting places look right to scores of single steps: they move at the right speed, frame by frame.
+Bending posts and melting places look right to scores of single steps: they move at the right speed, frame by frame. So
+do walks on the spot, in which what has come nearer fades back.
 """
 
 import cv2
@@ -9,27 +10,28 @@ import numpy as np
 from walkgan.images import to_grey
 
 STEPS = 16  # that a point is followed for: half a second of a usual video
+GROWTH_STEPS = 40  # after which what has come nearer must still be there
 MAX_POINTS, MIN_POINTS = 200, 16  # to begin with; that must be left to judge a stretch of a walk
 WINDOW = 11  # pixels around a point that are matched
 
 
-def follow_points(walk):
-    """Follow points through stretches of STEPS steps of a walk (length, height, width, 3) uint8 RGB, in order.
+def follow_points(walk, steps=STEPS):
+    """Follow points through stretches of so many steps of a walk (length, height, width, 3) uint8 RGB, in order.
 
     Corners are followed by the method of Lucas and Kanade, and lost where following them back does not lead to where
-    they came from. Returns, for each stretch, the paths (points, STEPS + 1, 2) of x and y in pixels of the points that
+    they came from. Returns, for each stretch, the paths (points, steps + 1, 2) of x and y in pixels of the points that
     were never lost, and the share that they are of all points.
     """
     grey = to_grey(walk)
     height = len(grey[0])
     stretches = []
-    for start in range(0, len(walk) - STEPS, STEPS // 2):
+    for start in range(0, len(walk) - steps, steps // 2):
         corners = cv2.goodFeaturesToTrack(grey[start], MAX_POINTS, 0.01, height / 20)
         if corners is None:  # a frame without any contrast
-            stretches.append((np.zeros((0, STEPS + 1, 2), "float32"), 0.0))
+            stretches.append((np.zeros((0, steps + 1, 2), "float32"), 0.0))
             continue
         points, followed = [corners], np.ones(len(corners), bool)
-        for step in range(start, start + STEPS):
+        for step in range(start, start + steps):
             found, forwards = _follow(grey[step], grey[step + 1], points[-1])
             returned, backwards = _follow(grey[step + 1], grey[step], found)
             errors = np.linalg.norm(returned - points[-1], axis=-1)[:, 0]
@@ -48,10 +50,14 @@ def tracked_motion(walks):
     a straight line. The median over all points that move.
     "bending": how far points are from where a rigid scene would have them, relative to their motion: the distances from
     their epipolar lines. The median over all stretches. 0 for a camera among things that stand still.
-    A score that cannot be measured is NaN: no point is followed, none moves, or walks have no more than STEPS steps.
+    "growth": the factor by which points move apart within GROWTH_STEPS steps: things grow as they come nearer. About 1
+    on the spot. The median over all stretches.
+    A score that cannot be measured is NaN: no point is followed, none moves, or walks do not have the steps.
     """
     stretches = [stretch for walk in walks for stretch in follow_points(walk)]
     height = walks[0].shape[1]
+    long = [paths for walk in walks for paths, _ in follow_points(walk, GROWTH_STEPS)]
+    growth = [_growth(each) for each in long if len(each) >= MIN_POINTS / 2]
     paths = [paths for paths, _ in stretches if len(paths) >= MIN_POINTS]
     straight = np.concatenate([_straightness(each, height) for each in paths]) if paths else np.zeros(0)
     bending = [number for number in (_bending(each) for each in paths) if number is not None]
@@ -59,6 +65,7 @@ def tracked_motion(walks):
         "points followed": float(np.mean([share for _, share in stretches])) if stretches else np.nan,
         "straightness": float(np.median(straight)) if len(straight) else np.nan,
         "bending": float(np.median(bending)) if bending else np.nan,
+        "growth": float(np.median(growth)) if growth else np.nan,
     }
 
 
@@ -90,3 +97,10 @@ def _bending(paths):
     # Sampson's approximation of the distance.
     norm = np.sqrt((lines[:, :2] ** 2).sum(1) + (lines_back[:, :2] ** 2).sum(1))
     return float(np.median(np.abs((last * lines).sum(1)) / norm) / motion)
+
+
+def _growth(paths):
+    """Return the median factor by which the distances between all points grow."""
+    one, other = np.triu_indices(len(paths), 1)
+    first, last = (np.linalg.norm(points[one] - points[other], axis=1) for points in (paths[:, 0], paths[:, -1]))
+    return float(np.median(last / first))
