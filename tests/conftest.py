@@ -100,6 +100,12 @@ def write_frames(folder, frames, suffix=".png"):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test draws the same random numbers, whichever tests ran before it in its process."""
+    keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(scope="session")
 def video(tmp_path_factory):
     """A video of 60 frames, 64x128, 30 per second, of moving_frames."""

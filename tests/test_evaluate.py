@@ -61,7 +61,6 @@ def write_rolling_noise(folder, count):
 
 def test_walks_are_scored_at_their_speed(tmp_path):
     paths = write_rolling_noise(tmp_path, 100)
-    keras.utils.set_random_seed(0)
     generator = build_generator(16, (32, 64, 3), width=8, name="walker_30")
     for layer in generator.layers[-8:]:
         layer.set_weights([10 * weight for weight in layer.get_weights()])

@@ -95,7 +95,6 @@ def test_windows_of_a_walk_are_between_two_keyframes():
 
 @pytest.mark.parametrize("scenes", [(1.0,), (0.5, 1.0)])
 def test_windows_are_the_same_frames_as_one_by_one(scenes):
-    keras.utils.set_random_seed(0)
     of_windows = build_generators(LATENT_DIM, FRAME_SHAPE, 4, walks=True, window=3, scenes=scenes)
     of_frames = build_generators(LATENT_DIM, FRAME_SHAPE, 4, walks=True, scenes=scenes)
     for layer in of_frames[-1].layers:
@@ -168,7 +167,6 @@ def test_turning_the_camera_moves_it_along_a_panorama(turn, late):
 
 @pytest.mark.parametrize("size", [(8, 16), (16, 32), (45, 61), (64, 72)])
 def test_a_walk_has_no_jumps_and_its_file_needs_no_code_of_ours(size, tmp_path):
-    keras.utils.set_random_seed(0)
     generator = build_generators(LATENT_DIM, (*size, 3), 4, walks=True)[-1]
     for layer in generator.layers:
         if layer.name.startswith(("dense", "to_rgb")):
@@ -201,7 +199,6 @@ def test_keyframes_are_drawn_in_the_scene_of_the_frame():
 
 
 def test_only_the_slow_part_of_a_latent_tells_the_place():
-    keras.utils.set_random_seed(0)
     generator = build_generator(LATENT_DIM, FRAME_SHAPE, 4, walks=True)
     for layer in generator.layers:
         if layer.name.startswith(("dense", "to_rgb", "walked")):

@@ -1,21 +1,13 @@
 """Latents ahead: what comes nearer on a walk is drawn from the same latent, before and after a keyframe."""
 
-import keras
 import numpy as np
 import pytest
 from keras import ops
+from test_keyframes import LATENT_DIM, WALKED, walk
 
 from models import build_generator
 from walkgan import keyframes
-from walkgan.latents import latent_from_seed, rotated_latent, rotation_periods
-
-LATENT_DIM = 16
-# From one keyframe to the next, in 1 / frame heights: down, up, right, left, down right, down left, up right, up left.
-WALKED = np.array([1.0, 0.2, 0.5, 0.3, 0.8, 0.6, 0.3, 0.2])
-
-
-def walk(steps, seed=0):
-    return np.stack([rotated_latent(latent_from_seed(LATENT_DIM, seed), step) for step in steps]).astype("float32")
+from walkgan.latents import rotated_latent, rotation_periods
 
 
 @pytest.mark.parametrize("sign", [1, -1])  # forward and backward
@@ -25,8 +17,8 @@ def test_what_comes_nearer_keeps_its_latent(sign):
     walked = np.tile(sign * WALKED[:, None], (2, 1, 1)).astype("float32")
     ahead = keyframes.latents_ahead(walk([0, period]), walked, height, width)
     down, right = keyframes.positions(height, width)
-    parts = keyframes.parts_by_direction(down[None, :, None], right[None, None] / keyframes.CORNER_ASPECT)
-    scale = ops.convert_to_numpy(1 / (1 - ops.matmul(parts, walked[:1])[..., 0]))
+    passed = keyframes.passed_at(down[None, :, None], right[None, None], walked[:1])
+    scale = ops.convert_to_numpy(1 / (1 - passed))
     moved = keyframes.sample(ahead[1:], scale * down[:, None], scale * right, 1)[0]
     before, after, moved = (ops.convert_to_numpy(each) for each in (*ahead, moved))
     farthest = np.maximum(abs(down[:, None]), abs(right) / 2)
@@ -46,7 +38,6 @@ def test_latents_far_ahead_fade_out_where_they_change_fast():
 
 
 def test_the_keyframe_after_shows_what_is_left_of_the_one_before():
-    keras.utils.set_random_seed(0)
     generator = build_generator(LATENT_DIM, (80, 160, 3), 4, walks=True)
     for layer in generator.layers:
         if layer.name.startswith(("ahead", "to_rgb")):

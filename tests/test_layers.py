@@ -50,7 +50,6 @@ def test_frames_without_contrast_do_not_move():
 
 @pytest.mark.parametrize("size", [(8, 16), (16, 32), (32, 64), (45, 61)])
 def test_discriminators_of_windows_see_flow_and_those_of_frames_do_not(size, tmp_path):
-    keras.utils.set_random_seed(0)
     for discriminator in build_discriminators((*size, 10), 4):
         windows = np.random.default_rng(0).uniform(-1, 1, (2, *discriminator.input_shape[1:])).astype("float32")
         before = discriminator.predict(windows, verbose=0)

@@ -51,7 +51,6 @@ def test_a_network_for_larger_frames_has_the_one_of_half_the_size_as_its_part():
 
 
 def test_a_fused_generator_draws_the_same_and_learns_the_same_from_it():
-    keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     latents = rng.standard_normal((4, 6), "float32")
     fused, plain = (build_generators(6, (16, 32, 3), 4, fused=fused)[-1] for fused in (True, False))

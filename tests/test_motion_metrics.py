@@ -124,8 +124,8 @@ def test_what_cannot_be_followed_has_no_paths():
     noise = np.random.default_rng(0).integers(0, 256, (42, 80, 160, 3), "uint8")
     scores = tracked_motion([noise])
     assert scores["points followed"] < 0.05 and np.isnan(scores["straightness"]) and np.isnan(scores["bending"])
-    grey = np.full((42, 80, 160, 3), 127, "uint8")
     assert np.isnan(scores["growth"])
+    grey = np.full((42, 80, 160, 3), 127, "uint8")
     assert tracked_motion([grey])["points followed"] == 0
     still = tracked_motion([noise[:1].repeat(42, 0)])
     assert still["points followed"] > 0.95 and np.isnan(still["straightness"]) and np.isnan(still["bending"])

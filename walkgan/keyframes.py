@@ -100,8 +100,7 @@ def latents_ahead(keyframes, walked, height, width):
     down, right = positions(height, width)
     from_middle = height * np.maximum(abs(down[:, None]), abs(right) / CORNER_ASPECT)[..., None]
     none = 0 * walked[:, :1]
-    parts = parts_by_direction(ops.add(down[:, None], none), ops.add(right / CORNER_ASPECT, none))
-    passed = ops.matmul(parts, ops.stop_gradient(walked)[:, None])
+    passed = passed_at(ops.add(down[:, None], none), ops.add(right, none), ops.stop_gradient(walked))[..., None]
     steps = period * passed / (passed**2 + 0.001)  # period / passed, but 0 for what is never passed
     angles = steps * step_angles(keyframes.shape[-1]).astype("float32")
     shown = ops.exp(-0.5 * ops.square(angles / (2 * np.maximum(from_middle, 0.5))))
@@ -121,7 +120,7 @@ def pass_between(x, latents, keyframes, fraction, walked):
     down, right = positions(height, width)
     down, right = ops.subtract(down[:, None], sway[..., 0]), ops.subtract(right, sway[..., 1])
     walked = ops.repeat(ops.split(walked, 2, 0)[0], window, 0)
-    passed = ops.matmul(parts_by_direction(down, right / CORNER_ASPECT), walked[:, None])[..., 0]
+    passed = passed_at(down, right, walked)
 
     def seen(keyframe, since, turned):
         """Return a keyframe as seen a fraction of the way after it, and how far inside it each position is, 0 to 1."""
@@ -176,6 +175,15 @@ def turned_since_keyframes(keyframes, fraction, window):
 def positions(height, width):
     """Return how far below the middle each row is (height,), and how far right each column (width,), in heights."""
     return [((np.arange(side) + 0.5 - side / 2) / height).astype("float32") for side in (height, width)]
+
+
+def passed_at(down, right, walked):
+    """Return how far one walks to the next keyframe, relative to how far away what is at each position is.
+
+    down: (batch, height, 1), right: (batch, 1, width), in frame heights; walked: (batch, DIRECTIONS, 1), see
+    walked_by_direction. Returns (batch, height, width).
+    """
+    return ops.matmul(parts_by_direction(down, right / CORNER_ASPECT), walked[:, None])[..., 0]
 
 
 def parts_by_direction(down, right):
