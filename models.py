@@ -36,15 +36,7 @@ import math
 import keras
 from keras import layers, ops
 
-from walkgan.keyframes import (
-    keyframes_around,
-    latents_ahead,
-    of_keyframes,
-    pass_between,
-    slow_part,
-    stack_windows,
-    walked_by_direction,
-)
+from walkgan.keyframes import keyframes_around, of_keyframes, pass_between, slow_part, stack_windows
 from walkgan.layers import OpticalFlow, SpectralConv2D, UpConv2D
 
 MIN_BASE_SIZE = 4  # DCGAN starts from 4x4
@@ -103,7 +95,6 @@ def build_generators(
         windows = ops.reshape(latents, (-1, window, latent_dim))
         drawn, fraction = keyframes_around(windows)
         drawn_scene = None if scene is None else of_keyframes(scene, window)
-        walked = walked_by_direction(drawn)
     dense = layers.Dense(math.prod(base_shape), use_bias=False, kernel_initializer=_normal(), name="dense")
     x = dense(slow_part(drawn) if walks else drawn)
     x = layers.Reshape(base_shape, name="base")(x)
@@ -115,12 +106,9 @@ def build_generators(
             channels = max(channels // 2, 1)  # they are moved for every frame, which takes time with each
         conv, x = (UpConv2D, x) if fused else (layers.Conv2D, layers.UpSampling2D()(x))
         x = _conv(channels, 3, name=f"conv_{level}", use_bias=False, kind=conv)(x)
-        if walks and level < min(shapes):
-            ahead = latents_ahead(drawn, walked, *x.shape[1:3])
-            x = x + _conv(channels, 1, name=f"ahead_{level}", use_bias=False)(ahead)
         x = layers.ReLU()(_norm(x, level, drawn_scene if level <= MAX_SCENE_LEVEL else None))
         if walks and level == min(shapes):
-            x, drawn_scene = pass_between(x, windows, drawn, fraction, walked), scene
+            x, drawn_scene = pass_between(x, windows, drawn, fraction), scene
         if level in shapes:
             correction = _conv(frame_shape[2], 3, name=f"to_rgb_{level}", zeros=rgb is not None)(x)
             rgb = correction if rgb is None else layers.Add()([_upsample(rgb), correction])

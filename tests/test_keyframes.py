@@ -1,11 +1,12 @@
 """Walks past keyframes: which keyframes a frame is between, and how what they show comes nearer."""
 
+import json
 import zipfile
 
 import keras
 import numpy as np
 import pytest
-from conftest import FRAME_SHAPE
+from conftest import FRAME_SHAPE, REPO
 from keras import ops
 
 from models import build_generator, build_generators
@@ -46,8 +47,7 @@ def street(time, height=40, width=80):
 def passing(walked, sway=(0.0, 0.0), turn=0.0, late=0.0, shape=(40, 80, 1)):
     """Return pass_between as a function of the keyframe before, the one after (each `shape`) and the fraction."""
     inputs = [keras.Input(shape), keras.Input((1, LATENT_DIM)), keras.Input((LATENT_DIM,)), keras.Input((1,))]
-    walks = keyframes.walked_by_direction(inputs[2])
-    model = keras.Model(inputs, keyframes.pass_between(*inputs, walks))
+    model = keras.Model(inputs, keyframes.pass_between(*inputs))
     model.get_layer("direction").set_weights([np.full((1, 1), np.sign(np.sum(walked)) / 30)])
     softplus = np.log(np.expm1(np.abs(walked))) / 10
     turning = np.log(np.expm1(np.maximum([turn, -turn], 1e-6) / keyframes.TURN)) / 10  # right and left
@@ -198,7 +198,7 @@ def test_keyframes_are_drawn_in_the_scene_of_the_frame():
     assert changes[0] > 0.01 and changes[1] < 1e-5
 
 
-def test_only_the_slow_part_of_a_latent_tells_the_place():
+def test_only_the_slow_part_of_a_latent_tells_what_is_drawn():
     generator = build_generator(LATENT_DIM, FRAME_SHAPE, 4, walks=True)
     for layer in generator.layers:
         if layer.name.startswith(("dense", "to_rgb", "walked")):
@@ -225,3 +225,12 @@ def test_a_warm_start_from_a_generator_without_keyframes_tells_what_starts_anew(
     np.testing.assert_array_equal(generator.get_layer("conv_1").get_weights(), before)
     np.testing.assert_array_equal(*(network.get_layer("norm_0").gamma for network in (source, generator)))
     assert not copy_weights(source, build_generator(LATENT_DIM, FRAME_SHAPE, 4))
+
+
+def test_a_warm_start_from_the_shipped_city_walk_leaves_its_latents_ahead_out():
+    source = keras.models.load_model(REPO / "saved_models" / "city_walk" / "generator.keras", compile=False)
+    settings = json.loads((REPO / "saved_models" / "city_walk" / "settings.json").read_text())["settings"]
+    generator = build_generator(settings["latent_dim"], (160, 320, 3), settings["width"], walks=True)
+    assert sorted(copy_weights(source, generator)) == ["ahead_1", "ahead_2"]
+    for name in ("dense", "conv_5", "walked"):
+        np.testing.assert_array_equal(*(network.get_layer(name).kernel for network in (source, generator)))

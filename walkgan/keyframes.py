@@ -6,9 +6,6 @@ moves them as a walk along a street would: ground, walls and sky are planes alon
 position p from the vanishing point is at p / (1 - passed) later; passed is how far one has walked, relative to how far
 it was. What is straight on one of them stays straight. How near the ground, a wall or the sky is, is learned.
 
-The keyframe after has to show what is left of the one before, nearer. So both are drawn from latents ahead: at each
-position from the latent of the walk when what is there passes the camera, which is the same on both.
-
 All is made of Keras operations, without a layer of our own, which a Keras file to share should not need.
 """
 
@@ -88,39 +85,20 @@ def keyframe_pair(latent_dim):
     return pair, float(periods[pair])
 
 
-def latents_ahead(keyframes, walked, height, width):
-    """Return at each position the latent of the walk at the time when what is there passes the camera.
-
-    keyframes: (2 * batch, latent_dim) float32; walked: see walked_by_direction. Returns (2 * batch, height, width,
-    latent_dim). Something keeps its latent as it comes nearer. Towards the vanishing point, pairs fade out that turn by
-    more than an angle of about 2 from position to position. After the time to contact of Lee 1976,
-    doi:10.1068/p050437.
-    """
-    _, period = keyframe_pair(keyframes.shape[-1])
-    down, right = positions(height, width)
-    from_middle = height * np.maximum(abs(down[:, None]), abs(right) / CORNER_ASPECT)[..., None]
-    none = 0 * walked[:, :1]
-    passed = passed_at(ops.add(down[:, None], none), ops.add(right, none), ops.stop_gradient(walked))[..., None]
-    steps = period * passed / (passed**2 + 0.001)  # period / passed, but 0 for what is never passed
-    angles = steps * step_angles(keyframes.shape[-1]).astype("float32")
-    shown = ops.exp(-0.5 * ops.square(angles / (2 * np.maximum(from_middle, 0.5))))
-    return rotate(keyframes[:, None, None], angles) * ops.concatenate([shown, shown], -1)
-
-
-def pass_between(x, latents, keyframes, fraction, walked):
+def pass_between(x, latents, keyframes, fraction):
     """Return the features (batch * window, height, width, channels) of frames between keyframes.
 
     x: (2 * batch, height, width, channels) features of the keyframes; latents: (batch, window, latent_dim) of the
-    frames; keyframes, fraction: see keyframes_around; walked: see walked_by_direction. How the camera turns depends on
-    the latents of the keyframes, how it sways on that of the frame.
+    frames; keyframes, fraction: see keyframes_around. How far one walks and how the camera turns depends on the latents
+    of the keyframes, how it sways on that of the frame.
     """
     (height, width), window = x.shape[1:3], latents.shape[1]
     fraction = ops.reshape(fraction, (-1, 1, 1))
     sway = ops.reshape(SWAY * _dense(2, "sway")(latents), (-1, 1, 1, 2))
-    down, right = positions(height, width)
+    down, right = (((np.arange(side) + 0.5 - side / 2) / height).astype("float32") for side in (height, width))
     down, right = ops.subtract(down[:, None], sway[..., 0]), ops.subtract(right, sway[..., 1])
-    walked = ops.repeat(ops.split(walked, 2, 0)[0], window, 0)
-    passed = passed_at(down, right, walked)
+    walked = walked_by_direction(keyframes, window)
+    passed = ops.matmul(parts_by_direction(down, right / CORNER_ASPECT), walked[:, None])[..., 0]
 
     def seen(keyframe, since, turned):
         """Return a keyframe as seen a fraction of the way after it, and how far inside it each position is, 0 to 1."""
@@ -146,17 +124,18 @@ def pass_between(x, latents, keyframes, fraction, walked):
     return before + ops.cast(share, x.dtype) * (after - before)
 
 
-def walked_by_direction(keyframes):
-    """Return how far one walks from each keyframe to the next, relative to how far away things are in each direction.
+def walked_by_direction(keyframes, window):
+    """Return how far one walks to the next keyframe, relative to how far away things are in each direction.
 
-    keyframes: (2 * batch, latent_dim). Returns (2 * batch, DIRECTIONS, 1) in 1 / frame heights, to the right and left
-    in 1 / (CORNER_ASPECT frame heights). It is learned from the slow part of the latent. Whether one walks forward or
+    Returns (batch * window, DIRECTIONS, 1) in 1 / frame heights, to the right and left in 1 / (CORNER_ASPECT frame
+    heights). It is learned from the slow part of the latent of the keyframe before. Whether one walks forward or
     backward is the same everywhere.
     """
-    walked = _dense(DIRECTIONS, "walked", kernel_initializer="zeros")(slow_part(keyframes))
+    before, _ = ops.split(keyframes, 2, 0)
+    walked = _dense(DIRECTIONS, "walked", kernel_initializer="zeros")(slow_part(before))
     direction = _dense(1, "direction", kernel_initializer=keras.initializers.Constant(1 / 30), use_bias=False)
     # Times 10 and 30, so that they are learned in hundreds of steps.
-    return 30 * direction(ops.softplus(10 * walked)[..., None])
+    return ops.repeat(30 * direction(ops.softplus(10 * walked)[..., None]), window, 0)
 
 
 def turned_since_keyframes(keyframes, fraction, window):
@@ -170,20 +149,6 @@ def turned_since_keyframes(keyframes, fraction, window):
     before, after = ops.split(ops.reshape(turning, (-1, 1, 1)), 2, 0)
     turned = fraction * before + fraction**2 / 2 * (after - before)
     return turned, turned - (before + after) / 2
-
-
-def positions(height, width):
-    """Return how far below the middle each row is (height,), and how far right each column (width,), in heights."""
-    return [((np.arange(side) + 0.5 - side / 2) / height).astype("float32") for side in (height, width)]
-
-
-def passed_at(down, right, walked):
-    """Return how far one walks to the next keyframe, relative to how far away what is at each position is.
-
-    down: (batch, height, 1), right: (batch, 1, width), in frame heights; walked: (batch, DIRECTIONS, 1), see
-    walked_by_direction. Returns (batch, height, width).
-    """
-    return ops.matmul(parts_by_direction(down, right / CORNER_ASPECT), walked[:, None])[..., 0]
 
 
 def parts_by_direction(down, right):

@@ -37,11 +37,11 @@ def warm_start(run_dir, gan, settings):
         if name.startswith("feature") and not (path.exists() and same_projector):
             continue  # that run had none, or they saw other features: this network starts as always
         try:
-            anew = copy_weights(keras.models.load_model(path, compile=False), network)
+            skipped = copy_weights(keras.models.load_model(path, compile=False), network)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} cannot be used for a warm start: {error!r:.200}") from error
-        if anew:
-            print(f"{path} is of another version: its layers {', '.join(anew)} have other sizes, and start anew.")
+        if skipped:
+            print(f"{path} is of another version: its layers {', '.join(skipped)} do not fit, and are not copied.")
     gan.reset_ema()
 
 
@@ -49,22 +49,23 @@ def copy_weights(source, network):
     """Copy the weights of every layer of `source` to the layer of the same name in `network`.
 
     Where both have several scenes, those of `network` start as those of `source`, in turn. Returns the names of layers
-    that have other sizes, which are not copied.
+    that have other sizes, or are only in `source`, of a version with latents ahead; they are not copied.
     """
     renamed = {"look": "stem"}  # before version 1.0.0
-    own, anew = {layer.name: layer for layer in network.layers}, []
+    own, skipped = {layer.name: layer for layer in network.layers}, []
     for layer in source.layers:
         name = renamed.get(layer.name, layer.name).replace("_frames_", "_rgb_").replace("places_", "positions_")
         weights, is_of_scenes = layer.get_weights(), re.match(r"scale_|shift_|.*_by_scene", name)
         if is_of_scenes and name in own:
             weights = [in_turn(*pair) for pair in zip(weights, own[name].get_weights(), strict=True)]
         if weights and (name in own or not is_of_scenes):
-            if [weight.shape for weight in weights] != [weight.shape for weight in own[name].weights]:
-                anew.append(name)
-                continue
-            own[name].set_weights(weights)
+            shapes = [weight.shape for weight in weights]
+            if name.startswith("ahead_") or shapes != [weight.shape for weight in own[name].weights]:
+                skipped.append(name)
+            else:
+                own[name].set_weights(weights)
     copy_scenes({layer.name: layer for layer in source.layers}, own)
-    return anew
+    return skipped
 
 
 def in_turn(weight, own):
