@@ -49,7 +49,7 @@ def copy_weights(source, network):
     """Copy the weights of every layer of `source` to the layer of the same name in `network`.
 
     Where both have several scenes, those of `network` start as those of `source`, in turn. Returns the names of layers
-    that have other sizes, or are only in `source`, of a version with latents ahead; they are not copied.
+    that are not copied: those of other sizes, and those for latents ahead, which only one version had.
     """
     renamed = {"look": "stem"}  # before version 1.0.0
     own, skipped = {layer.name: layer for layer in network.layers}, []
