@@ -36,7 +36,15 @@ import math
 import keras
 from keras import layers, ops
 
-from walkgan.keyframes import keyframes_around, of_keyframes, pass_between, slow_part, stack_windows
+from walkgan.keyframes import (
+    keyframes_around,
+    of_keyframes,
+    pass_between,
+    slow_part,
+    stack_windows,
+    walked_by_direction,
+)
+from walkgan.latents_ahead import drawn_ahead, near_and_far
 from walkgan.layers import OpticalFlow, SpectralConv2D, UpConv2D
 
 MIN_BASE_SIZE = 4  # DCGAN starts from 4x4
@@ -95,20 +103,29 @@ def build_generators(
         windows = ops.reshape(latents, (-1, window, latent_dim))
         drawn, fraction = keyframes_around(windows)
         drawn_scene = None if scene is None else of_keyframes(scene, window)
+        walked = walked_by_direction(drawn)
     dense = layers.Dense(math.prod(base_shape), use_bias=False, kernel_initializer=_normal(), name="dense")
     x = dense(slow_part(drawn) if walks else drawn)
     x = layers.Reshape(base_shape, name="base")(x)
+    x = near_and_far(x, drawn, walked) if walks else x
     x = layers.ReLU()(_norm(x, 0, drawn_scene))
     rgb, generators = None, []
     for level in range(1, top + 1):
         channels = widths[level] if level < min(top, MAX_DOWNSAMPLINGS) else max(width // 2, 1)
         if walks and level == min(shapes):
             channels = max(channels // 2, 1)  # they are moved for every frame, which takes time with each
+        if walks and level <= min(shapes):
+            x = ops.pad(
+                x, [(0, 0), (1, 1), (1, 1), (0, 0)], "symmetric"
+            )  # by zeros, one would see the edge come nearer
         conv, x = (UpConv2D, x) if fused else (layers.Conv2D, layers.UpSampling2D()(x))
         x = _conv(channels, 3, name=f"conv_{level}", use_bias=False, kind=conv)(x)
+        x = layers.Cropping2D(2)(x) if walks and level <= min(shapes) else x
+        if walks and level < min(shapes):
+            x = x + drawn_ahead(drawn, walked, *x.shape[1:], level)
         x = layers.ReLU()(_norm(x, level, drawn_scene if level <= MAX_SCENE_LEVEL else None))
         if walks and level == min(shapes):
-            x, drawn_scene = pass_between(x, windows, drawn, fraction), scene
+            x, drawn_scene = pass_between(x, windows, drawn, fraction, walked), scene
         if level in shapes:
             correction = _conv(frame_shape[2], 3, name=f"to_rgb_{level}", zeros=rgb is not None)(x)
             rgb = correction if rgb is None else layers.Add()([_upsample(rgb), correction])
@@ -228,6 +245,14 @@ def _normal(stddev=0.02):  # DCGAN's
 def _conv(filters, size, strides=1, zeros=False, kind=layers.Conv2D, **options):
     initializer = "zeros" if zeros else _normal()
     return kind(filters, size, strides, padding="same", kernel_initializer=initializer, **options)
+
+
+def _up_conv(x, channels, name, fused, repeat_edge):
+    """Upsample features twice and convolve them; of keyframes, whose edges are seen in frames, no zeros are outside."""
+    x = ops.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], "symmetric") if repeat_edge else x
+    kind, x = (UpConv2D, x) if fused else (layers.Conv2D, layers.UpSampling2D()(x))
+    x = _conv(channels, 3, name=name, use_bias=False, kind=kind)(x)
+    return layers.Cropping2D(2)(x) if repeat_edge else x
 
 
 def _norm(x, level, scene):

@@ -6,6 +6,9 @@ moves them as a walk along a street would: ground, walls and sky are planes alon
 position p from the vanishing point is at p / (1 - passed) later; passed is how far one has walked, relative to how far
 it was. What is straight on one of them stays straight. How near the ground, a wall or the sky is, is learned.
 
+The keyframe after has to show what is left of the one before, nearer. So both are drawn from latents ahead: at each
+position from the latent of the walk when what is there passes the camera, which is the same on both.
+
 All is made of Keras operations, without a layer of our own, which a Keras file to share should not need.
 """
 
@@ -15,12 +18,12 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from walkgan.directions import DIRECTIONS, passed_at, positions
 from walkgan.latents import rotate, rotation_periods, step_angles
+from walkgan.layers import ConsistencyLoss
 
 KEYFRAME_STEPS = 32  # about a second
 SLOW_STEPS = 128  # what is drawn on keyframes takes as long for a turn, or longer: places last
-DIRECTIONS = 8  # from the vanishing point: down, up, right and left, and the corners between them
-CORNER_ASPECT = 1.2  # the corners are so far to the side for each frame height up or down
 MAX_SCALE = 20  # of a distance from the middle; what is so far outside a keyframe is not drawn from it
 SWAY = 0.1  # frame heights for each unit of its layer's output, which is about 0.2 at first
 TURN = 0.1  # frame heights from keyframe to keyframe for each unit
@@ -85,37 +88,27 @@ def keyframe_pair(latent_dim):
     return pair, float(periods[pair])
 
 
-def pass_between(x, latents, keyframes, fraction):
+def pass_between(x, latents, keyframes, fraction, walked):
     """Return the features (batch * window, height, width, channels) of frames between keyframes.
 
     x: (2 * batch, height, width, channels) features of the keyframes; latents: (batch, window, latent_dim) of the
-    frames; keyframes, fraction: see keyframes_around. How far one walks and how the camera turns depends on the latents
-    of the keyframes, how it sways on that of the frame.
+    frames; keyframes, fraction: see keyframes_around; walked: see walked_by_direction. How the camera turns depends on
+    the latents of the keyframes, how it sways on that of the frame. With a window of several frames, as in training, it
+    adds a loss: see ConsistencyLoss.
     """
     (height, width), window = x.shape[1:3], latents.shape[1]
+    (before, after), turning = ops.split(x, 2, 0), turning_at(keyframes)
+    walked, _ = ops.split(walked, 2, 0)
+    if window > 1:
+        before = with_consistency_loss(before, after, walked, turning)
     fraction = ops.reshape(fraction, (-1, 1, 1))
     sway = ops.reshape(SWAY * _dense(2, "sway")(latents), (-1, 1, 1, 2))
-    down, right = (((np.arange(side) + 0.5 - side / 2) / height).astype("float32") for side in (height, width))
+    down, right = positions(height, width)
     down, right = ops.subtract(down[:, None], sway[..., 0]), ops.subtract(right, sway[..., 1])
-    walked = walked_by_direction(keyframes, window)
-    passed = ops.matmul(parts_by_direction(down, right / CORNER_ASPECT), walked[:, None])[..., 0]
-
-    def seen(keyframe, since, turned):
-        """Return a keyframe as seen a fraction of the way after it, and how far inside it each position is, 0 to 1."""
-        nearer = since * passed
-        scale = 1 / ops.maximum(1 + nearer, 1 / MAX_SCALE)  # positions are those of now: +, not -
-        smaller = ops.relu(0 - nearer)
-        inside = 1.0
-        for position, moved, half in ((down, 0 * turned, 0.5), (right, turned, width / height / 2)):
-            margin = half - ops.abs(scale * ops.clip(position, -half, half) + moved)
-            uncovered = ops.abs(moved) + smaller  # about how much of the view
-            inside = ops.minimum(inside, (margin + 0.001) / (0.2 * uncovered + 0.001))
-        return sample(keyframe, scale * down, scale * right + turned, window), ops.relu(inside)[..., None]
-
-    before, after = ops.split(x, 2, 0)
-    turned_since_before, turned_since_after = turned_since_keyframes(keyframes, fraction, window)
-    before, inside_before = seen(before, fraction, turned_since_before)
-    after, inside_after = seen(after, fraction - 1, turned_since_after)
+    passed = passed_at(down, right, ops.repeat(walked, window, 0))
+    turned = turned_since([ops.repeat(each, window, 0) for each in turning], fraction)
+    before, inside_before = seen(before, fraction, turned[0], down, right, passed, window)
+    after, inside_after = seen(after, fraction - 1, turned[1], down, right, passed, window)
     # How late each position is drawn from the keyframe after: it changes over in a third of the steps between them.
     late = layers.Conv2D(1, 1, activation="sigmoid", kernel_initializer=_normal(), dtype="float32", name="late")(before)
     # What is outside one of them is drawn from the other.
@@ -124,42 +117,69 @@ def pass_between(x, latents, keyframes, fraction):
     return before + ops.cast(share, x.dtype) * (after - before)
 
 
-def walked_by_direction(keyframes, window):
-    """Return how far one walks to the next keyframe, relative to how far away things are in each direction.
+def with_consistency_loss(before, after, walked, turning):
+    """Return `before`, with the loss for how unlike two keyframes are as seen from half way between them.
 
-    Returns (batch * window, DIRECTIONS, 1) in 1 / frame heights, to the right and left in 1 / (CORNER_ASPECT frame
-    heights). It is learned from the slow part of the latent of the keyframe before. Whether one walks forward or
+    It has gradients for what is drawn, not for how one moves: large steps would leave little that both show.
+    """
+    turned = [ops.stop_gradient(each) for each in turned_since(turning, 0.5)]
+    down, right = positions(*before.shape[1:3])
+    down, right = ops.add(down[:, None], 0 * turned[0]), ops.add(right, 0 * turned[0])
+    passed = ops.stop_gradient(passed_at(down, right, walked))
+    seen_before, inside_before = seen(before, 0.5, turned[0], down, right, passed)
+    seen_after, inside_after = seen(after, -0.5, turned[1], down, right, passed)
+    inside = ops.minimum(inside_before, inside_after)
+    return ConsistencyLoss(name="consistency")([before, seen_before, seen_after, inside])
+
+
+def seen(keyframe, since, turned, down, right, passed, window=1):
+    """Return a keyframe as seen some of the way after it, and how far inside it each position is, 0 to 1.
+
+    since: the fraction of the way from keyframe to keyframe; turned: see turned_since; down, right, passed: of the
+    positions, see passed_at. Returns (batch * window, height, width, channels) and (batch * window, height, width, 1).
+    """
+    height, width = keyframe.shape[1:3]
+    nearer = since * passed
+    scale = 1 / ops.maximum(1 + nearer, 1 / MAX_SCALE)  # positions are those of now: +, not -
+    smaller = ops.relu(0 - nearer)
+    inside = 1.0
+    for position, moved, half in ((down, 0 * turned, 0.5), (right, turned, width / height / 2)):
+        margin = half - ops.abs(scale * ops.clip(position, -half, half) + moved)
+        uncovered = ops.abs(moved) + smaller  # about how much of the view
+        inside = ops.minimum(inside, (margin + 0.001) / (0.5 * uncovered + 0.001))
+    return sample(keyframe, scale * down, scale * right + turned, window), ops.relu(inside)[..., None]
+
+
+def walked_by_direction(keyframes):
+    """Return how far one walks from each keyframe to the next, relative to how far away things are in each direction.
+
+    keyframes: (2 * batch, latent_dim). Returns (2 * batch, DIRECTIONS, 1) in 1 / frame heights, to the right and left
+    in 1 / (CORNER_ASPECT frame heights). It is learned from the slow part of the latent. Whether one walks forward or
     backward is the same everywhere.
     """
-    before, _ = ops.split(keyframes, 2, 0)
-    walked = _dense(DIRECTIONS, "walked", kernel_initializer="zeros")(slow_part(before))
+    walked = _dense(DIRECTIONS, "walked", kernel_initializer="zeros")(slow_part(keyframes))
     direction = _dense(1, "direction", kernel_initializer=keras.initializers.Constant(1 / 30), use_bias=False)
     # Times 10 and 30, so that they are learned in hundreds of steps.
-    return ops.repeat(30 * direction(ops.softplus(10 * walked)[..., None]), window, 0)
+    return 30 * direction(ops.softplus(10 * walked)[..., None])
 
 
-def turned_since_keyframes(keyframes, fraction, window):
-    """Return how far right the camera has turned since the keyframe before, and since the one after, which is to come.
+def turning_at(keyframes):
+    """Return how fast the camera turns right at the keyframes before, and at those after: (batch, 1, 1) each.
 
-    fraction: (batch * window, 1, 1), and so are both, in frame heights. How fast it turns at a keyframe is learned from
-    its latent: mostly hardly, at times fast. From one to the next, that changes evenly.
+    In frame heights from keyframe to keyframe. It is learned from their latents: mostly hardly, at times fast.
     """
     turning = ops.softplus(10 * _dense(2, "turning")(keyframes))  # right and left
-    turning = ops.repeat(TURN * (turning[:, :1] - turning[:, 1:]), window, 0)
-    before, after = ops.split(ops.reshape(turning, (-1, 1, 1)), 2, 0)
+    return ops.split(ops.reshape(TURN * (turning[:, :1] - turning[:, 1:]), (-1, 1, 1)), 2, 0)
+
+
+def turned_since(turning, fraction):
+    """Return how far right the camera has turned since the keyframe before, and since the one after, which is to come.
+
+    Both as `turning`, of turning_at, in frame heights. From one keyframe to the next, how fast it turns changes evenly.
+    """
+    before, after = turning
     turned = fraction * before + fraction**2 / 2 * (after - before)
     return turned, turned - (before + after) / 2
-
-
-def parts_by_direction(down, right):
-    """Return how far each position is along the two directions around it, and 0 for the others.
-
-    down: (batch, height, 1), right: (batch, 1, width), in units in which the corners are as far to the side as up or
-    down. Returns (batch, height, width, DIRECTIONS). Weighted sums of it are continuous, and planes between neighbours.
-    """
-    sides = [ops.relu(a - ops.abs(b)) for a, b in ((down, right), (-down, right), (right, down), (-right, down))]
-    corners = [ops.relu(ops.minimum(a, b)) for a in (down, -down) for b in (right, -right)]
-    return ops.stack(sides + corners, -1)
 
 
 def sample(x, down, right, window):

@@ -1,0 +1,77 @@
+"""Latents ahead: what comes nearer on a walk is drawn from the same latent, before and after a keyframe."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from test_keyframes import LATENT_DIM, WALKED, walk
+
+from models import build_generator
+from walkgan import keyframes, latents_ahead
+from walkgan.directions import passed_at, positions
+from walkgan.latents import rotated_latent, rotation_periods
+
+
+@pytest.mark.parametrize("sign", [1, -1])  # forward and backward
+def test_what_comes_nearer_keeps_its_latent(sign):
+    height, width = 80, 160
+    _, period = keyframes.keyframe_pair(LATENT_DIM)
+    walked = np.tile(sign * WALKED[:, None], (2, 1, 1)).astype("float32")
+    ahead = latents_ahead.latents_ahead(walk([0, period]), walked, height, width)
+    down, right = positions(height, width)
+    passed = passed_at(down[None, :, None], right[None, None], walked[:1])
+    scale = ops.convert_to_numpy(1 / (1 - passed))
+    moved = keyframes.sample(ahead[1:], scale * down[:, None], scale * right, 1)[0]
+    before, after, moved = (ops.convert_to_numpy(each) for each in (*ahead, moved))
+    farthest = np.maximum(abs(down[:, None]), abs(right) / 2)
+    seen = (farthest > 0.15) & (scale[0] * farthest < 0.45)
+    pairs = np.tile((rotation_periods(LATENT_DIM) > 200) & (rotation_periods(LATENT_DIM) < 1000), 2)
+    wrong, still = (np.median(np.abs(each - before)[seen][:, pairs]) for each in (moved, after))
+    assert pairs.sum() == 4 and wrong < 0.2 * still, (wrong, still)
+
+
+def test_latents_far_ahead_fade_out_where_they_change_fast():
+    ahead = latents_ahead.latents_ahead(walk([0]), np.ones((1, 8, 1), "float32"), 41, 81)  # with a middle
+    sizes = np.linalg.norm(ops.convert_to_numpy(ahead)[0].reshape(41, 81, 2, -1), axis=2)
+    pairs = np.linalg.norm(walk([0]).reshape(2, -1), axis=0)
+    fast = rotation_periods(LATENT_DIM) < 200
+    assert np.isfinite(sizes).all() and (sizes[21, 41] < 0.1 * pairs)[fast].all()
+    np.testing.assert_allclose(sizes[-1, 40, ~fast], pairs[~fast], rtol=0.1)
+
+
+def test_near_the_camera_only_latents_ahead_tell_positions_apart():
+    far = np.random.default_rng(0).standard_normal((2, 20, 40, 3)).astype("float32")
+    walked = np.tile(np.array([1, 0, 1, 1, 1, 1, 0, 0], "float32")[:, None], (2, 1, 1))  # what is above is never passed
+    still = np.zeros((2, LATENT_DIM), "float32")
+    still[:, LATENT_DIM // 2 - 1] = 1  # the slowest pair, which is about the same whenever something passes
+    inputs = [keras.Input(each.shape[1:]) for each in (far, still, walked)]
+    model = keras.Model(inputs, latents_ahead.near_and_far(*inputs))
+    shown = ops.convert_to_numpy(model([far, still, walked]))
+    np.testing.assert_allclose(shown[:, :8, 20], far[:, :8, 20], atol=1e-5)
+    below, right, left = shown[0, 14:, 20], shown[0, 10, 28:], shown[0, 10, :12]
+    size = np.abs(shown[0, 14:]).max()
+    assert 0.01 < size < 0.1 and all(np.ptp(each, 0).max() < 0.25 * size for each in (below, right, left))
+    assert all(np.abs(each.mean(0) - below.mean(0)).max() > 0.25 * size for each in (right, left))
+
+
+def test_the_keyframe_after_shows_what_is_left_of_the_one_before():
+    generator = build_generator(LATENT_DIM, (80, 160, 3), 4, walks=True)
+    for layer in generator.layers:
+        if layer.name.startswith(("ahead", "to_rgb")):
+            layer.set_weights([20 * weight for weight in layer.get_weights()])
+        if layer.name in ("dense", "sway", "turning"):
+            layer.set_weights([0 * weight for weight in layer.get_weights()])
+    (pair, period), periods = keyframes.keyframe_pair(LATENT_DIM), rotation_periods(LATENT_DIM)
+    starts = np.random.default_rng(0).standard_normal((16, LATENT_DIM)).astype("float32")
+    starts[:, np.tile((periods < 20) | (periods > 400), 2)] = 0
+    starts[:, [pair, LATENT_DIM // 2 + pair]] = 1, 0  # at a keyframe
+    halfway = np.stack([rotated_latent(start, period / 2) for start in starts])
+
+    def drawn(latents, late):
+        layer = generator.get_layer("late")
+        layer.set_weights([0 * layer.get_weights()[0], np.array([late])])
+        return generator.predict(latents, verbose=0)
+
+    first, before, after = drawn(starts, late=10), drawn(halfway, late=10), drawn(halfway, late=-10)
+    unlike, moved = (np.abs(before - other).mean() for other in (after, first))
+    assert unlike < 0.6 * moved, (unlike, moved)

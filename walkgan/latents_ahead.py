@@ -1,0 +1,80 @@
+"""Latents ahead: what comes nearer on a walk is drawn from the same latent on every keyframe that shows it.
+
+Keyframes that are each drawn from a latent of their own have much the same layout: what has come nearer on one of them
+is far away again on the next, and walks get on slowly. So what is at a position is drawn from the latent that the walk
+will have when it passes the camera. That time stays the same as it comes nearer.
+"""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from walkgan.directions import CORNER_ASPECT, DIRECTIONS, parts_by_direction, passed_at, positions
+from walkgan.keyframes import keyframe_pair
+from walkgan.latents import rotate, step_angles
+
+FAR = 0.03  # what one passes by less on the way to the next keyframe is far away
+
+
+def near_and_far(far, keyframes, walked):
+    """Return features (2 * batch, height, width, channels) of keyframes: from latents ahead, and far away from `far`.
+
+    far: such features, which may differ from position to position. Near the camera, where they would stand still while
+    everything comes nearer, features differ only from direction to direction, and by their latents ahead.
+    keyframes, walked: see latents_ahead.
+    """
+    height, width, channels = far.shape[1:]
+    near = drawn_ahead(keyframes, walked, height, width, channels, level=0)
+    is_far = ops.exp(-ops.square(passed_on(walked, height, width) / FAR))
+    return is_far * far + (1 - is_far) * near
+
+
+def drawn_ahead(keyframes, walked, height, width, channels, level):
+    """Return features (2 * batch, height, width, channels) of a level of keyframes, drawn from latents ahead alone.
+
+    keyframes, walked: see latents_ahead. Above 10x20, whose levels know from below what is in which direction, they
+    are drawn alike in all.
+    """
+    ahead, name = latents_ahead(keyframes, walked, height, width), f"ahead_{level}"
+    if level <= 1:
+        return by_direction(ahead, channels, name)
+    return layers.Conv2D(channels, 1, use_bias=False, kernel_initializer=_normal(), name=name)(ahead)
+
+
+def latents_ahead(keyframes, walked, height, width):
+    """Return at each position the latent of the walk at the time when what is there passes the camera.
+
+    keyframes: (2 * batch, latent_dim) float32; walked: see walked_by_direction. Returns (2 * batch, height, width,
+    latent_dim). Something keeps its latent as it comes nearer. Towards the vanishing point, pairs fade out that turn by
+    more than an angle of about 2 from position to position. After the time to contact of Lee 1976,
+    doi:10.1068/p050437.
+    """
+    _, period = keyframe_pair(keyframes.shape[-1])
+    down, right = positions(height, width)
+    from_middle = height * np.maximum(abs(down[:, None]), abs(right) / CORNER_ASPECT)[..., None]
+    passed = passed_on(walked, height, width)
+    steps = period * passed / (passed**2 + 0.001)  # period / passed, but 0 for what is never passed
+    angles = steps * step_angles(keyframes.shape[-1]).astype("float32")
+    shown = ops.exp(-0.5 * ops.square(angles / (2 * np.maximum(from_middle, 0.5))))
+    return rotate(keyframes[:, None, None], angles) * ops.concatenate([shown, shown], -1)
+
+
+def passed_on(walked, height, width):
+    """Return passed_at of all positions of such an image, (2 * batch, height, width, 1), without gradients."""
+    down, right = positions(height, width)
+    none = 0 * walked[:, :1]
+    return passed_at(ops.add(down[:, None], none), ops.add(right, none), ops.stop_gradient(walked))[..., None]
+
+
+def by_direction(ahead, channels, name):
+    """Return features (2 * batch, height, width, channels) of latents ahead, whose weights differ by the direction."""
+    height, width = ahead.shape[1:3]
+    down, right = positions(height, width)
+    parts = ops.convert_to_numpy(parts_by_direction(down[:, None], right))
+    parts = (parts / np.maximum(parts.sum(-1, keepdims=True), 1e-6))[..., None]
+    x = layers.Dense(DIRECTIONS * channels, use_bias=False, kernel_initializer=_normal(), name=name)(ahead)
+    return ops.sum(ops.reshape(x, (-1, height, width, DIRECTIONS, channels)) * parts, 3)
+
+
+def _normal():
+    return keras.initializers.RandomNormal(stddev=0.02)
