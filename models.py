@@ -114,13 +114,7 @@ def build_generators(
         channels = widths[level] if level < min(top, MAX_DOWNSAMPLINGS) else max(width // 2, 1)
         if walks and level == min(shapes):
             channels = max(channels // 2, 1)  # they are moved for every frame, which takes time with each
-        if walks and level <= min(shapes):
-            x = ops.pad(
-                x, [(0, 0), (1, 1), (1, 1), (0, 0)], "symmetric"
-            )  # by zeros, one would see the edge come nearer
-        conv, x = (UpConv2D, x) if fused else (layers.Conv2D, layers.UpSampling2D()(x))
-        x = _conv(channels, 3, name=f"conv_{level}", use_bias=False, kind=conv)(x)
-        x = layers.Cropping2D(2)(x) if walks and level <= min(shapes) else x
+        x = _up_conv(x, channels, f"conv_{level}", fused, repeat_edge=walks and level <= min(shapes))
         if walks and level < min(shapes):
             x = x + drawn_ahead(drawn, walked, *x.shape[1:], level)
         x = layers.ReLU()(_norm(x, level, drawn_scene if level <= MAX_SCENE_LEVEL else None))

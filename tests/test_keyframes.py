@@ -49,7 +49,7 @@ def passing(walked, sway=(0.0, 0.0), turn=0.0, late=0.0, shape=(40, 80, 1)):
     inputs = [keras.Input(shape), keras.Input((1, LATENT_DIM)), keras.Input((LATENT_DIM,)), keras.Input((1,))]
     walks = keyframes.walked_by_direction(inputs[2])
     model = keras.Model(inputs, keyframes.pass_between(*inputs, walks))
-    model.get_layer("direction").set_weights([np.full((1, 1), np.sign(np.sum(walked)) / 30)])
+    model.get_layer("direction").set_weights([np.full((1, 1), np.sign(np.sum(walked)))])
     softplus = np.log(np.expm1(np.abs(walked))) / 10
     turning = np.log(np.expm1(np.maximum([turn, -turn], 1e-6) / keyframes.TURN)) / 10  # right and left
     biases = {"walked": softplus, "sway": np.divide(sway, keyframes.SWAY), "turning": turning, "late": [late]}

@@ -3,13 +3,16 @@
 import keras
 import numpy as np
 import pytest
+from conftest import FRAME_SHAPE, random_batches, weights_of
 from keras import ops
 from test_keyframes import LATENT_DIM, WALKED, walk
 
 from models import build_generator
 from walkgan import keyframes, latents_ahead
 from walkgan.directions import passed_at, positions
+from walkgan.gan_builder import build_gan
 from walkgan.latents import rotated_latent, rotation_periods
+from walkgan.settings import TrainingSettings
 
 
 @pytest.mark.parametrize("sign", [1, -1])  # forward and backward
@@ -75,3 +78,17 @@ def test_the_keyframe_after_shows_what_is_left_of_the_one_before():
     first, before, after = drawn(starts, late=10), drawn(halfway, late=10), drawn(halfway, late=-10)
     unlike, moved = (np.abs(before - other).mean() for other in (after, first))
     assert unlike < 0.6 * moved, (unlike, moved)
+
+
+def test_keyframes_that_do_not_fit_move_what_is_drawn_and_not_how_one_walks():
+    settings = TrainingSettings(window=3, latent_dim=4, width=4, augment=())
+    gan = build_gan(settings, FRAME_SHAPE, steps_per_second=29.97)
+    gan.loss_function = lambda *logits: (0.0 * logits[0][0, 0], 0.0 * logits[2][0, 0])
+    names = ["dense", "ahead_0", "conv_1", "walked", "turning", "sway", "late", "to_rgb_1"]
+    layers = [gan.generator.get_layer(name) for name in names]
+    before = [weights_of(layer) for layer in layers]
+    offsets = np.tile(np.array([0, 2, 4], "float32"), (8, 1))
+    batches = ((batch | {"frame_offsets": offsets},) for (batch,) in random_batches(shape=(*FRAME_SHAPE[:2], 9)))
+    gan.fit(batches, steps_per_epoch=2, verbose=0)
+    moved = [(old[0] != weights_of(layer)[0]).any() for old, layer in zip(before, layers, strict=True)]
+    assert dict(zip(names, moved, strict=True)) == {name: name in names[:3] for name in names}

@@ -154,13 +154,12 @@ def walked_by_direction(keyframes):
     """Return how far one walks from each keyframe to the next, relative to how far away things are in each direction.
 
     keyframes: (2 * batch, latent_dim). Returns (2 * batch, DIRECTIONS, 1) in 1 / frame heights, to the right and left
-    in 1 / (CORNER_ASPECT frame heights). It is learned from the slow part of the latent. Whether one walks forward or
-    backward is the same everywhere.
+    in 1 / (CORNER_ASPECT frame heights). It is learned from the slow part of the latent, but not whether one walks
+    forward (1) or backward (-1): the discriminator tells them apart so badly that a training can change its mind.
     """
     walked = _dense(DIRECTIONS, "walked", kernel_initializer="zeros")(slow_part(keyframes))
-    direction = _dense(1, "direction", kernel_initializer=keras.initializers.Constant(1 / 30), use_bias=False)
-    # Times 10 and 30, so that they are learned in hundreds of steps.
-    return 30 * direction(ops.softplus(10 * walked)[..., None])
+    direction = _dense(1, "direction", kernel_initializer="ones", use_bias=False, trainable=False)
+    return direction(ops.softplus(10 * walked)[..., None])  # times 10, so that it is learned in hundreds of steps
 
 
 def turning_at(keyframes):
