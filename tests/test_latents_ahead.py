@@ -13,6 +13,7 @@ from walkgan.directions import passed_at, positions
 from walkgan.gan_builder import build_gan
 from walkgan.latents import rotated_latent, rotation_periods
 from walkgan.settings import TrainingSettings
+from walkgan.warm_start import copy_weights
 
 
 @pytest.mark.parametrize("sign", [1, -1])  # forward and backward
@@ -92,3 +93,12 @@ def test_keyframes_that_do_not_fit_move_what_is_drawn_and_not_how_one_walks():
     gan.fit(batches, steps_per_epoch=2, verbose=0)
     moved = [(old[0] != weights_of(layer)[0]).any() for old, layer in zip(before, layers, strict=True)]
     assert dict(zip(names, moved, strict=True)) == {name: name in names[:3] for name in names}
+
+
+def test_a_warm_start_copies_what_is_drawn_and_not_which_way_walks_go():
+    source, network = (build_generator(LATENT_DIM, FRAME_SHAPE, 4, walks=True) for _ in range(2))
+    source.get_layer("direction").kernel.assign([[-1.0]])
+    assert copy_weights(source, network) == []
+    for name in ("ahead_0", "walked", "dense"):
+        np.testing.assert_array_equal(*(each.get_layer(name).get_weights()[0] for each in (source, network)))
+    assert network.get_layer("direction").kernel[0, 0] == 1

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import cv2
+import keras
 import numpy as np
 import pytest
 from conftest import write_frames
