@@ -10,14 +10,14 @@ from keras import ops
 
 from models import build_generator, build_generators
 from walkgan import keyframes
-from walkgan.directions import CORNER_ASPECT
+from walkgan.directions import CORNER_ASPECT, SIDE_OF_DIRECTION, SIDES
 from walkgan.latents import latent_from_seed, rotated_latent, rotation_periods, slowest_pair
 from walkgan.scenes import move_to_scenes
 from walkgan.warm_start import copy_weights
 
 LATENT_DIM = 16
 # From one keyframe to the next, in 1 / frame heights: down, up, right, left, down right, down left, up right, up left.
-WALKED = np.array([1.0, 0.2, 0.5, 0.3, 0.8, 0.6, 0.3, 0.2])
+WALKED = np.array([1.0, 0.2, 0.5, 0.3])[list(SIDE_OF_DIRECTION)]
 
 
 def around(latents):
@@ -50,7 +50,7 @@ def passing(walked, sway=(0.0, 0.0), turn=0.0, late=0.0, shape=(40, 80, 1)):
     walks = keyframes.walked_by_direction(inputs[2])
     model = keras.Model(inputs, keyframes.pass_between(*inputs, walks))
     model.get_layer("direction").set_weights([np.full((1, 1), np.sign(np.sum(walked)))])
-    softplus = np.log(np.expm1(np.abs(walked))) / 10
+    softplus = np.log(np.expm1(np.abs(walked[:SIDES]))) / 10
     turning = np.log(np.expm1(np.maximum([turn, -turn], 1e-6) / keyframes.TURN)) / 10  # right and left
     biases = {"walked": softplus, "sway": np.divide(sway, keyframes.SWAY), "turning": turning, "late": [late]}
     for name, bias in biases.items():
@@ -148,22 +148,10 @@ def test_nothing_is_drawn_from_another_keyframe_where_the_right_one_shows_it(for
     np.testing.assert_allclose(*shown, atol=1e-6)
 
 
-def test_keyframes_that_do_not_fit_each_other_cost_a_loss():
-    def loss(before, after):
-        frames = np.stack([before, after]).astype("float32")[:, None]
-        walked, turning = WALKED.astype("float32")[None, :, None], [np.zeros((1, 1, 1), "float32")] * 2
-        model_inputs = [keras.Input(shape) for shape in ((40, 80, 1), (40, 80, 1), (8, 1), (1, 1))]
-        first, second, walks, turned = model_inputs
-        model = keras.Model(model_inputs, keyframes.with_consistency_loss(first, second, walks, [turned, turned]))
-        shown = model([*frames, walked, turning[0]])
-        np.testing.assert_array_equal(shown, frames[0])
-        return float(model.losses[0])
-
-    fitting, standing = loss(street(0), street(1)), loss(street(0), street(0))
-    assert fitting < 0.4 * standing, (fitting, standing)
-    assert loss(10 * street(0), 10 * street(1)) == pytest.approx(fitting, rel=0.01)
-    other = np.random.default_rng(0).standard_normal((40, 80, 1))
-    assert 1 < loss(street(0), other) < 3
+def test_what_stands_on_a_wall_stays_upright():
+    posts = np.tile(np.random.default_rng(0).standard_normal(80), (40, 1))[..., None]
+    shown = passing(WALKED, late=10)(posts, posts, 0.5)
+    assert np.ptp(shown[4:-4, 62:], 0).max() < 1e-3 < np.ptp(shown[4:-4, 30:50], 0).max()
 
 
 def test_sway_moves_the_whole_frame():
@@ -224,7 +212,7 @@ def test_only_the_slow_part_of_a_latent_tells_what_is_far_away():
             layer.set_weights([9 * weight for weight in layer.get_weights()])
         if layer.name in ("sway", "turning", "ahead_0"):  # the camera's own motion, and what is near
             layer.set_weights([0 * weight for weight in layer.get_weights()])
-    generator.get_layer("walked").bias.assign(np.full(8, -0.3, "float32"))  # nothing is very near
+    generator.get_layer("walked").bias.assign(np.full(SIDES, -0.3, "float32"))  # nothing is very near
     pair, _ = keyframes.keyframe_pair(LATENT_DIM)
     is_slow = rotation_periods(LATENT_DIM) >= keyframes.SLOW_STEPS
     is_fast = ~is_slow & (np.arange(LATENT_DIM // 2) != pair)  # which tells the time

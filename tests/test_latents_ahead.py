@@ -1,11 +1,11 @@
-"""Latents ahead: what comes nearer on a walk is drawn from the same latent, before and after a keyframe."""
+"""What comes nearer on a walk is drawn from the same latent on each keyframe, and keyframes fit each other."""
 
 import keras
 import numpy as np
 import pytest
 from conftest import FRAME_SHAPE, random_batches, weights_of
 from keras import ops
-from test_keyframes import LATENT_DIM, WALKED, walk
+from test_keyframes import LATENT_DIM, WALKED, street, walk
 
 from models import build_generator
 from walkgan import keyframes, latents_ahead
@@ -79,6 +79,24 @@ def test_the_keyframe_after_shows_what_is_left_of_the_one_before():
     first, before, after = drawn(starts, late=10), drawn(halfway, late=10), drawn(halfway, late=-10)
     unlike, moved = (np.abs(before - other).mean() for other in (after, first))
     assert unlike < 0.6 * moved, (unlike, moved)
+
+
+def test_keyframes_that_do_not_fit_each_other_cost_a_loss():
+    def loss(before, after):
+        frames = np.stack([before, after]).astype("float32")[:, None]
+        walked, turning = WALKED.astype("float32")[None, :, None], [np.zeros((1, 1, 1), "float32")] * 2
+        model_inputs = [keras.Input(shape) for shape in ((40, 80, 1), (40, 80, 1), (8, 1), (1, 1))]
+        first, second, walks, turned = model_inputs
+        model = keras.Model(model_inputs, keyframes.with_consistency_loss(first, second, walks, [turned, turned]))
+        shown = model([*frames, walked, turning[0]])
+        np.testing.assert_array_equal(shown, frames[0])
+        return float(model.losses[0])
+
+    fitting, standing = loss(street(0), street(1)), loss(street(0), street(0))
+    assert fitting < 0.4 * standing, (fitting, standing)
+    assert loss(10 * street(0), 10 * street(1)) == pytest.approx(fitting, rel=0.01)
+    other = np.random.default_rng(0).standard_normal((40, 80, 1))
+    assert 1 < loss(street(0), other) < 3
 
 
 def test_keyframes_that_do_not_fit_move_what_is_drawn_and_not_how_one_walks():

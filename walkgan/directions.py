@@ -1,9 +1,11 @@
-"""Where things are in a frame: around the vanishing point, at a distance of its own in each of eight directions."""
+"""Where things are in a frame: around the vanishing point, at a distance of its own on each of four sides."""
 
 import numpy as np
 from keras import ops
 
-DIRECTIONS = 8  # down, up, right and left, and the corners between them
+SIDES = 4  # down, up, right and left
+SIDE_OF_DIRECTION = 0, 1, 2, 3, 2, 3, 2, 3  # of these and the corners between them
+DIRECTIONS = len(SIDE_OF_DIRECTION)
 CORNER_ASPECT = 1.2  # the corners are so far to the side for each frame height up or down
 
 

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from walkgan.directions import DIRECTIONS, passed_at, positions
+from walkgan.directions import SIDE_OF_DIRECTION, SIDES, passed_at, positions
 from walkgan.latents import rotate, rotation_periods, step_angles
 from walkgan.layers import ConsistencyLoss
 
@@ -154,12 +154,14 @@ def walked_by_direction(keyframes):
     """Return how far one walks from each keyframe to the next, relative to how far away things are in each direction.
 
     keyframes: (2 * batch, latent_dim). Returns (2 * batch, DIRECTIONS, 1) in 1 / frame heights, to the right and left
-    in 1 / (CORNER_ASPECT frame heights). It is learned from the slow part of the latent, but not whether one walks
-    forward (1) or backward (-1): the discriminator tells them apart so badly that a training can change its mind.
+    in 1 / (CORNER_ASPECT frame heights). Walls are as far away in the corners as beside the camera, so what stands on
+    them stays upright. It is learned from the slow part of the latent, but not whether one walks forward (1) or
+    backward (-1): the discriminator tells them apart so badly that a training can change its mind.
     """
-    walked = _dense(DIRECTIONS, "walked", kernel_initializer="zeros")(slow_part(keyframes))
+    walked = _dense(SIDES, "walked", kernel_initializer="zeros")(slow_part(keyframes))
+    walked = ops.softplus(10 * walked)  # times 10, so that it is learned in hundreds of steps
     direction = _dense(1, "direction", kernel_initializer="ones", use_bias=False, trainable=False)
-    return direction(ops.softplus(10 * walked)[..., None])  # times 10, so that it is learned in hundreds of steps
+    return direction(ops.take(walked, SIDE_OF_DIRECTION, 1)[..., None])
 
 
 def turning_at(keyframes):
