@@ -42,7 +42,7 @@ from walkgan.keyframes import (
     pass_between,
     slow_part,
     stack_windows,
-    walked_by_direction,
+    walked_by_side,
 )
 from walkgan.latents_ahead import drawn_ahead, near_and_far
 from walkgan.layers import OpticalFlow, SpectralConv2D, UpConv2D
@@ -103,7 +103,7 @@ def build_generators(
         windows = ops.reshape(latents, (-1, window, latent_dim))
         drawn, fraction = keyframes_around(windows)
         drawn_scene = None if scene is None else of_keyframes(scene, window)
-        walked = walked_by_direction(drawn)
+        walked = walked_by_side(drawn)
     dense = layers.Dense(math.prod(base_shape), use_bias=False, kernel_initializer=_normal(), name="dense")
     x = dense(slow_part(drawn) if walks else drawn)
     x = layers.Reshape(base_shape, name="base")(x)

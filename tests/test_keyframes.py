@@ -10,14 +10,14 @@ from keras import ops
 
 from models import build_generator, build_generators
 from walkgan import keyframes
-from walkgan.directions import CORNER_ASPECT, SIDE_OF_DIRECTION, SIDES
+from walkgan.directions import ASPECT
 from walkgan.latents import latent_from_seed, rotated_latent, rotation_periods, slowest_pair
 from walkgan.scenes import move_to_scenes
 from walkgan.warm_start import copy_weights
 
 LATENT_DIM = 16
 # From one keyframe to the next, in 1 / frame heights: down, up, right, left, down right, down left, up right, up left.
-WALKED = np.array([1.0, 0.2, 0.5, 0.3])[list(SIDE_OF_DIRECTION)]
+WALKED = np.array([1.0, 0.2, 0.5, 0.3])  # below, above, right and left
 
 
 def around(latents):
@@ -31,26 +31,22 @@ def walk(steps, seed=0):
 
 
 def street(time, height=40, width=80):
-    """Return an image (height, width, 1) of painted planes between eight directions, after some walking."""
+    """Return an image (height, width, 1) of painted ground, sky and walls, after some walking."""
     down, right = ((np.arange(side) + 0.5 - side / 2) / height for side in (height, width))
-    positions = np.stack(np.meshgrid(down, right, indexing="ij"), -1)
-    directions = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)])
-    directions = directions * [1, CORNER_ASPECT]
-    near = np.zeros((height, width))
-    for i, k in ((0, 4), (4, 2), (2, 6), (6, 1), (1, 7), (7, 3), (3, 5), (5, 0)):  # around
-        lengths = positions @ np.linalg.inv(directions[[i, k]])
-        near = np.where((lengths >= 0).all(-1), lengths @ WALKED[[i, k]], near)
-    across, ahead = np.arctan2(*np.moveaxis(positions, -1, 0)), 1 / near + time
+    down, right = np.meshgrid(down, right / ASPECT, indexing="ij")
+    near = np.where(right > 0, WALKED[2], WALKED[3]) * abs(right)
+    near += np.where(down > 0, WALKED[0], WALKED[1]) * np.maximum(abs(down) - abs(right), 0)
+    across, ahead = np.arctan2(down, right), 1 / near + time
     return (np.sin(3 * across) + np.sin(2 * ahead))[..., None] * (near > 0.1)[..., None]
 
 
 def passing(walked, sway=(0.0, 0.0), turn=0.0, late=0.0, shape=(40, 80, 1)):
     """Return pass_between as a function of the keyframe before, the one after (each `shape`) and the fraction."""
     inputs = [keras.Input(shape), keras.Input((1, LATENT_DIM)), keras.Input((LATENT_DIM,)), keras.Input((1,))]
-    walks = keyframes.walked_by_direction(inputs[2])
+    walks = keyframes.walked_by_side(inputs[2])
     model = keras.Model(inputs, keyframes.pass_between(*inputs, walks))
     model.get_layer("direction").set_weights([np.full((1, 1), np.sign(np.sum(walked)))])
-    softplus = np.log(np.expm1(np.abs(walked[:SIDES]))) / 10
+    softplus = np.log(np.expm1(np.abs(walked))) / 10
     turning = np.log(np.expm1(np.maximum([turn, -turn], 1e-6) / keyframes.TURN)) / 10  # right and left
     biases = {"walked": softplus, "sway": np.divide(sway, keyframes.SWAY), "turning": turning, "late": [late]}
     for name, bias in biases.items():
@@ -142,9 +138,9 @@ def test_at_a_keyframe_one_sees_it_and_nothing_else():
 def test_nothing_is_drawn_from_another_keyframe_where_the_right_one_shows_it(forward, walked):
     image, *others = np.random.default_rng(0).standard_normal((3, 40, 80, 1))
     if forward:
-        shown = [passing(8 * [walked], late=10)(image, other, 0.5) for other in others]
+        shown = [passing(4 * [walked], late=10)(image, other, 0.5) for other in others]
     else:
-        shown = [passing(8 * [-walked], late=-10)(other, image, 0.5) for other in others]
+        shown = [passing(4 * [-walked], late=-10)(other, image, 0.5) for other in others]
     np.testing.assert_allclose(*shown, atol=1e-6)
 
 
@@ -168,7 +164,7 @@ def test_turning_the_camera_moves_it_along_a_panorama(turn, late):
     def view(turned):
         return panorama[:, 20 + round(40 * turned) :][:, :80]
 
-    shown = passing(8 * [1e-6], turn=turn, late=late)(view(0), view(turn), 0.5)
+    shown = passing(4 * [1e-6], turn=turn, late=late)(view(0), view(turn), 0.5)
     np.testing.assert_allclose(shown, view(turn / 2), atol=0.01)
 
 
@@ -212,7 +208,7 @@ def test_only_the_slow_part_of_a_latent_tells_what_is_far_away():
             layer.set_weights([9 * weight for weight in layer.get_weights()])
         if layer.name in ("sway", "turning", "ahead_0"):  # the camera's own motion, and what is near
             layer.set_weights([0 * weight for weight in layer.get_weights()])
-    generator.get_layer("walked").bias.assign(np.full(SIDES, -0.3, "float32"))  # nothing is very near
+    generator.get_layer("walked").bias.assign(np.full(4, -0.3, "float32"))  # nothing is very near
     pair, _ = keyframes.keyframe_pair(LATENT_DIM)
     is_slow = rotation_periods(LATENT_DIM) >= keyframes.SLOW_STEPS
     is_fast = ~is_slow & (np.arange(LATENT_DIM // 2) != pair)  # which tells the time

@@ -9,7 +9,7 @@ from test_keyframes import LATENT_DIM, WALKED, street, walk
 
 from models import build_generator
 from walkgan import keyframes, latents_ahead
-from walkgan.directions import passed_at, positions
+from walkgan.directions import DIRECTIONS, passed_at, positions, shares_of_directions
 from walkgan.gan_builder import build_gan
 from walkgan.latents import rotated_latent, rotation_periods
 from walkgan.settings import TrainingSettings
@@ -20,7 +20,7 @@ from walkgan.warm_start import copy_weights
 def test_what_comes_nearer_keeps_its_latent(sign):
     height, width = 80, 160
     _, period = keyframes.keyframe_pair(LATENT_DIM)
-    walked = np.tile(sign * WALKED[:, None], (2, 1, 1)).astype("float32")
+    walked = np.tile(sign * WALKED, (2, 1)).astype("float32")
     ahead = latents_ahead.latents_ahead(walk([0, period]), walked, height, width)
     down, right = positions(height, width)
     passed = passed_at(down[None, :, None], right[None, None], walked[:1])
@@ -35,7 +35,7 @@ def test_what_comes_nearer_keeps_its_latent(sign):
 
 
 def test_latents_far_ahead_fade_out_where_they_change_fast():
-    ahead = latents_ahead.latents_ahead(walk([0]), np.ones((1, 8, 1), "float32"), 41, 81)  # with a middle
+    ahead = latents_ahead.latents_ahead(walk([0]), np.ones((1, 4), "float32"), 41, 81)  # with a middle
     sizes = np.linalg.norm(ops.convert_to_numpy(ahead)[0].reshape(41, 81, 2, -1), axis=2)
     pairs = np.linalg.norm(walk([0]).reshape(2, -1), axis=0)
     fast = rotation_periods(LATENT_DIM) < 200
@@ -43,15 +43,24 @@ def test_latents_far_ahead_fade_out_where_they_change_fast():
     np.testing.assert_allclose(sizes[-1, 40, ~fast], pairs[~fast], rtol=0.1)
 
 
+def test_each_position_is_between_two_directions():
+    shares = shares_of_directions(41, 81)
+    np.testing.assert_allclose(shares.sum(-1), 1, rtol=1e-5)
+    assert (shares > 1e-6).sum(-1).max() == 2 and (shares.max((0, 1)) > 0.9).all()
+    assert shares[20, 80, 0] == shares[40, 40, DIRECTIONS // 4] == 1  # right, and below
+    around = np.concatenate([shares[0], shares[1:, -1], shares[-1, -2::-1], shares[-2:0:-1, 0]])
+    assert np.abs(around - np.roll(around, 1, 0)).max() < 0.15
+
+
 def test_near_the_camera_only_latents_ahead_tell_positions_apart():
     far = np.random.default_rng(0).standard_normal((2, 20, 40, 3)).astype("float32")
-    walked = np.tile(np.array([1, 0, 1, 1, 1, 1, 0, 0], "float32")[:, None], (2, 1, 1))  # what is above is never passed
+    walked = np.ones((2, 4), "float32")
     still = np.zeros((2, LATENT_DIM), "float32")
     still[:, LATENT_DIM // 2 - 1] = 1  # the slowest pair, which is about the same whenever something passes
     inputs = [keras.Input(each.shape[1:]) for each in (far, still, walked)]
     model = keras.Model(inputs, latents_ahead.near_and_far(*inputs))
+    np.testing.assert_allclose(model([far, still, 0 * walked]), far, atol=1e-5)  # nothing is ever passed
     shown = ops.convert_to_numpy(model([far, still, walked]))
-    np.testing.assert_allclose(shown[:, :8, 20], far[:, :8, 20], atol=1e-5)
     below, right, left = shown[0, 14:, 20], shown[0, 10, 28:], shown[0, 10, :12]
     size = np.abs(shown[0, 14:]).max()
     assert 0.01 < size < 0.1 and all(np.ptp(each, 0).max() < 0.25 * size for each in (below, right, left))
@@ -84,8 +93,8 @@ def test_the_keyframe_after_shows_what_is_left_of_the_one_before():
 def test_keyframes_that_do_not_fit_each_other_cost_a_loss():
     def loss(before, after):
         frames = np.stack([before, after]).astype("float32")[:, None]
-        walked, turning = WALKED.astype("float32")[None, :, None], [np.zeros((1, 1, 1), "float32")] * 2
-        model_inputs = [keras.Input(shape) for shape in ((40, 80, 1), (40, 80, 1), (8, 1), (1, 1))]
+        walked, turning = WALKED.astype("float32")[None], [np.zeros((1, 1, 1), "float32")] * 2
+        model_inputs = [keras.Input(shape) for shape in ((40, 80, 1), (40, 80, 1), (4,), (1, 1))]
         first, second, walks, turned = model_inputs
         model = keras.Model(model_inputs, keyframes.with_consistency_loss(first, second, walks, [turned, turned]))
         shown = model([*frames, walked, turning[0]])

@@ -1,12 +1,10 @@
-"""Where things are in a frame: around the vanishing point, at a distance of its own on each of four sides."""
+"""Where things are in a frame: how far from the vanishing point, and in which direction."""
 
 import numpy as np
 from keras import ops
 
-SIDES = 4  # down, up, right and left
-SIDE_OF_DIRECTION = 0, 1, 2, 3, 2, 3, 2, 3  # of these and the corners between them
-DIRECTIONS = len(SIDE_OF_DIRECTION)
-CORNER_ASPECT = 1.2  # the corners are so far to the side for each frame height up or down
+ASPECT = 1.2  # the corners of the ground, where walls begin, are so far to the side for each frame height down
+DIRECTIONS = 16  # around the vanishing point
 
 
 def positions(height, width):
@@ -17,20 +15,18 @@ def positions(height, width):
 def passed_at(down, right, walked):
     """Return how far one walks to the next keyframe, relative to how far away what is at each position is.
 
-    down: (batch, height, 1), right: (batch, 1, width), in frame heights; walked: (batch, DIRECTIONS, 1), see
-    walked_by_direction in keyframes.py. Returns (batch, height, width).
+    down: (batch, height, 1), right: (batch, 1, width), in frame heights; walked: (batch, 4), see walked_by_side in
+    keyframes.py. Returns (batch, height, width). To the right and left there are walls, on which it is the same at all
+    heights, so that what stands on them stays upright. Below and above, ground and sky are planes between the walls.
     """
-    return ops.matmul(parts_by_direction(down, right), walked[:, None])[..., 0]
+    aside = ops.abs(right) / ASPECT
+    parts = ops.relu(down - aside), ops.relu(0 - down - aside), ops.relu(right) / ASPECT, ops.relu(0 - right) / ASPECT
+    return sum(part * walked[:, side, None, None] for side, part in enumerate(parts))
 
 
-def parts_by_direction(down, right):
-    """Return how far each position is along the two directions around it, and 0 for the others.
-
-    down: (batch, height, 1), right: (batch, 1, width), in frame heights. Returns (batch, height, width, DIRECTIONS), to
-    the right and left in CORNER_ASPECT frame heights. Weighted sums of it are continuous, and planes between two
-    directions.
-    """
-    right = right / CORNER_ASPECT
-    sides = [ops.relu(a - ops.abs(b)) for a, b in ((down, right), (-down, right), (right, down), (-right, down))]
-    corners = [ops.relu(ops.minimum(a, b)) for a in (down, -down) for b in (right, -right)]
-    return ops.stack(sides + corners, -1)
+def shares_of_directions(height, width):
+    """Return the shares of positions in the two directions next to each, and 0: (height, width, DIRECTIONS)."""
+    down, right = positions(height, width)
+    turned = np.arctan2(down[:, None], right / ASPECT) / (2 * np.pi) * DIRECTIONS
+    apart = np.abs((turned[..., None] - np.arange(DIRECTIONS) + DIRECTIONS / 2) % DIRECTIONS - DIRECTIONS / 2)
+    return np.maximum(1 - apart, 0).astype("float32")

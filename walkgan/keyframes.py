@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from walkgan.directions import SIDE_OF_DIRECTION, SIDES, passed_at, positions
+from walkgan.directions import passed_at, positions
 from walkgan.latents import rotate, rotation_periods, step_angles
 from walkgan.layers import ConsistencyLoss
 
@@ -92,7 +92,7 @@ def pass_between(x, latents, keyframes, fraction, walked):
     """Return the features (batch * window, height, width, channels) of frames between keyframes.
 
     x: (2 * batch, height, width, channels) features of the keyframes; latents: (batch, window, latent_dim) of the
-    frames; keyframes, fraction: see keyframes_around; walked: see walked_by_direction. How the camera turns depends on
+    frames; keyframes, fraction: see keyframes_around; walked: see walked_by_side. How the camera turns depends on
     the latents of the keyframes, how it sways on that of the frame. With a window of several frames, as in training, it
     adds a loss: see ConsistencyLoss.
     """
@@ -150,18 +150,18 @@ def seen(keyframe, since, turned, down, right, passed, window=1):
     return sample(keyframe, scale * down, scale * right + turned, window), ops.relu(inside)[..., None]
 
 
-def walked_by_direction(keyframes):
-    """Return how far one walks from each keyframe to the next, relative to how far away things are in each direction.
+def walked_by_side(keyframes):
+    """Return how far one walks from each keyframe to the next, relative to how far away ground, sky and walls are.
 
-    keyframes: (2 * batch, latent_dim). Returns (2 * batch, DIRECTIONS, 1) in 1 / frame heights, to the right and left
-    in 1 / (CORNER_ASPECT frame heights). Walls are as far away in the corners as beside the camera, so what stands on
-    them stays upright. It is learned from the slow part of the latent, but not whether one walks forward (1) or
-    backward (-1): the discriminator tells them apart so badly that a training can change its mind.
+    keyframes: (2 * batch, latent_dim). Returns (2 * batch, 4), of what is below, above, right and left, in 1 / frame
+    heights, of the last two in 1 / (ASPECT frame heights). It is learned from the slow part of the latent, but not
+    whether one walks forward (1) or backward (-1): the discriminator tells them apart so badly that a training can
+    change its mind.
     """
-    walked = _dense(SIDES, "walked", kernel_initializer="zeros")(slow_part(keyframes))
+    walked = _dense(4, "walked", kernel_initializer="zeros")(slow_part(keyframes))
     walked = ops.softplus(10 * walked)  # times 10, so that it is learned in hundreds of steps
     direction = _dense(1, "direction", kernel_initializer="ones", use_bias=False, trainable=False)
-    return direction(ops.take(walked, SIDE_OF_DIRECTION, 1)[..., None])
+    return direction(walked[..., None])[..., 0]
 
 
 def turning_at(keyframes):

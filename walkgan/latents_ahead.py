@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from walkgan.directions import CORNER_ASPECT, DIRECTIONS, parts_by_direction, passed_at, positions
+from walkgan.directions import ASPECT, passed_at, positions, shares_of_directions
 from walkgan.keyframes import keyframe_pair
 from walkgan.latents import rotate, step_angles
 
@@ -44,14 +44,14 @@ def drawn_ahead(keyframes, walked, height, width, channels, level):
 def latents_ahead(keyframes, walked, height, width):
     """Return at each position the latent of the walk at the time when what is there passes the camera.
 
-    keyframes: (2 * batch, latent_dim) float32; walked: see walked_by_direction. Returns (2 * batch, height, width,
+    keyframes: (2 * batch, latent_dim) float32; walked: see walked_by_side. Returns (2 * batch, height, width,
     latent_dim). Something keeps its latent as it comes nearer. Towards the vanishing point, pairs fade out that turn by
     more than an angle of about 2 from position to position. After the time to contact of Lee 1976,
     doi:10.1068/p050437.
     """
     _, period = keyframe_pair(keyframes.shape[-1])
     down, right = positions(height, width)
-    from_middle = height * np.maximum(abs(down[:, None]), abs(right) / CORNER_ASPECT)[..., None]
+    from_middle = height * np.maximum(abs(down[:, None]), abs(right) / ASPECT)[..., None]
     passed = passed_on(walked, height, width)
     steps = period * passed / (passed**2 + 0.001)  # period / passed, but 0 for what is never passed
     angles = steps * step_angles(keyframes.shape[-1]).astype("float32")
@@ -62,18 +62,20 @@ def latents_ahead(keyframes, walked, height, width):
 def passed_on(walked, height, width):
     """Return passed_at of all positions of such an image, (2 * batch, height, width, 1), without gradients."""
     down, right = positions(height, width)
-    none = 0 * walked[:, :1]
+    none = 0 * walked[:, :1, None]
     return passed_at(ops.add(down[:, None], none), ops.add(right, none), ops.stop_gradient(walked))[..., None]
 
 
 def by_direction(ahead, channels, name):
-    """Return features (2 * batch, height, width, channels) of latents ahead, whose weights differ by the direction."""
-    height, width = ahead.shape[1:3]
-    down, right = positions(height, width)
-    parts = ops.convert_to_numpy(parts_by_direction(down[:, None], right))
-    parts = (parts / np.maximum(parts.sum(-1, keepdims=True), 1e-6))[..., None]
-    x = layers.Dense(DIRECTIONS * channels, use_bias=False, kernel_initializer=_normal(), name=name)(ahead)
-    return ops.sum(ops.reshape(x, (-1, height, width, DIRECTIONS, channels)) * parts, 3)
+    """Return features (2 * batch, height, width, channels) of latents ahead, with weights for each direction."""
+    height, width, latent_dim = ahead.shape[1:]
+    ahead = ops.concatenate([ahead, ops.ones_like(ahead[..., :1])], -1)
+    # A layer's input has to depend on the model's.
+    shares = ops.add(shares_of_directions(height, width), 0 * ops.mean(ahead))
+    units = (latent_dim + 1) * channels
+    kernels = layers.Dense(units, use_bias=False, kernel_initializer=_normal(), name=name)(shares)
+    kernels = ops.reshape(kernels, (height, width, latent_dim + 1, channels))
+    return ops.einsum("bhwl,hwlc->bhwc", ops.cast(ahead, kernels.dtype), kernels)
 
 
 def _normal():
