@@ -242,7 +242,7 @@ def _conv(filters, size, strides=1, zeros=False, kind=layers.Conv2D, **options):
 
 
 def _up_conv(x, channels, name, fused, repeat_edge):
-    """Upsample features twice and convolve them; of keyframes, whose edges are seen in frames, no zeros are outside."""
+    """Double the size of features and convolve them; outside keyframes, edges are repeated: frames show them."""
     x = ops.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], "symmetric") if repeat_edge else x
     kind, x = (UpConv2D, x) if fused else (layers.Conv2D, layers.UpSampling2D()(x))
     x = _conv(channels, 3, name=name, use_bias=False, kind=kind)(x)

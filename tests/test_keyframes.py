@@ -16,8 +16,7 @@ from walkgan.scenes import move_to_scenes
 from walkgan.warm_start import copy_weights
 
 LATENT_DIM = 16
-# From one keyframe to the next, in 1 / frame heights: down, up, right, left, down right, down left, up right, up left.
-WALKED = np.array([1.0, 0.2, 0.5, 0.3])  # below, above, right and left
+WALKED = np.array([1.0, 0.2, 0.5, 0.3])  # from one keyframe to the next, of what is below, above, right and left
 
 
 def around(latents):

@@ -41,6 +41,8 @@ def test_latents_far_ahead_fade_out_where_they_change_fast():
     fast = rotation_periods(LATENT_DIM) < 200
     assert np.isfinite(sizes).all() and (sizes[21, 41] < 0.1 * pairs)[fast].all()
     np.testing.assert_allclose(sizes[-1, 40, ~fast], pairs[~fast], rtol=0.1)
+    never_passed = latents_ahead.latents_ahead(walk([0]), np.zeros((1, 4), "float32"), 41, 81)
+    np.testing.assert_array_equal(never_passed, 0)
 
 
 def test_each_position_is_between_two_directions():

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-ASPECT = 1.2  # the corners of the ground, where walls begin, are so far to the side for each frame height down
+ASPECT = 1.2  # the edge between ground and wall runs so far sideways for each frame height down
 DIRECTIONS = 16  # around the vanishing point
 
 
@@ -25,7 +25,7 @@ def passed_at(down, right, walked):
 
 
 def shares_of_directions(height, width):
-    """Return the shares of positions in the two directions next to each, and 0: (height, width, DIRECTIONS)."""
+    """Return each position's share in each direction, (height, width, DIRECTIONS): the two beside it share it."""
     down, right = positions(height, width)
     turned = np.arctan2(down[:, None], right / ASPECT) / (2 * np.pi) * DIRECTIONS
     apart = np.abs((turned[..., None] - np.arange(DIRECTIONS) + DIRECTIONS / 2) % DIRECTIONS - DIRECTIONS / 2)

@@ -6,10 +6,9 @@ moves them as a walk along a street would: ground, walls and sky are planes alon
 position p from the vanishing point is at p / (1 - passed) later; passed is how far one has walked, relative to how far
 it was. What is straight on one of them stays straight. How near the ground, a wall or the sky is, is learned.
 
-The keyframe after has to show what is left of the one before, nearer. So both are drawn from latents ahead: at each
-position from the latent of the walk when what is there passes the camera, which is the same on both.
+The keyframe after has to show what is left of the one before, nearer: see latents_ahead.py, and ConsistencyLoss.
 
-All is made of Keras operations, without a layer of our own, which a Keras file to share should not need.
+A generator of single frames is made of Keras operations, without layers of our own: its file can be shared.
 """
 
 import math
@@ -140,12 +139,12 @@ def seen(keyframe, since, turned, down, right, passed, window=1):
     """
     height, width = keyframe.shape[1:3]
     nearer = since * passed
-    scale = 1 / ops.maximum(1 + nearer, 1 / MAX_SCALE)  # positions are those of now: +, not -
+    scale = 1 / ops.maximum(1 + nearer, 1 / MAX_SCALE)  # 1 + nearer, as passed is at positions of now
     smaller = ops.relu(0 - nearer)
     inside = 1.0
     for position, moved, half in ((down, 0 * turned, 0.5), (right, turned, width / height / 2)):
         margin = half - ops.abs(scale * ops.clip(position, -half, half) + moved)
-        uncovered = ops.abs(moved) + smaller  # about how much of the view
+        uncovered = ops.abs(moved) + smaller  # about the share of the view that it does not show
         inside = ops.minimum(inside, (margin + 0.001) / (0.5 * uncovered + 0.001))
     return sample(keyframe, scale * down, scale * right + turned, window), ops.relu(inside)[..., None]
 

@@ -13,7 +13,7 @@ from walkgan.directions import ASPECT, passed_at, positions, shares_of_direction
 from walkgan.keyframes import keyframe_pair
 from walkgan.latents import rotate, step_angles
 
-FAR = 0.03  # what one passes by less on the way to the next keyframe is far away
+FAR = 0.03  # what is passed by less than this before the next keyframe is far away
 
 
 def near_and_far(far, keyframes, walked):
@@ -25,8 +25,12 @@ def near_and_far(far, keyframes, walked):
     """
     height, width, channels = far.shape[1:]
     near = drawn_ahead(keyframes, walked, height, width, channels, level=0)
-    is_far = ops.exp(-ops.square(passed_on(walked, height, width) / FAR))
-    return is_far * far + (1 - is_far) * near
+    return far * is_far(passed_on(walked, height, width)) + near
+
+
+def is_far(passed):
+    """Return how far away what is passed by so much is: 1 for what is never passed, 0 for what is near."""
+    return ops.exp(-ops.square(passed / FAR))
 
 
 def drawn_ahead(keyframes, walked, height, width, channels, level):
@@ -45,22 +49,22 @@ def latents_ahead(keyframes, walked, height, width):
     """Return at each position the latent of the walk at the time when what is there passes the camera.
 
     keyframes: (2 * batch, latent_dim) float32; walked: see walked_by_side. Returns (2 * batch, height, width,
-    latent_dim). Something keeps its latent as it comes nearer. Towards the vanishing point, pairs fade out that turn by
-    more than an angle of about 2 from position to position. After the time to contact of Lee 1976,
-    doi:10.1068/p050437.
+    latent_dim). Something keeps its latent as it comes nearer. What is far away has none: 0. Pairs fade out near the
+    vanishing point, where their angle differs by more than about 2 from position to position. After the time to contact
+    of Lee 1976, doi:10.1068/p050437.
     """
     _, period = keyframe_pair(keyframes.shape[-1])
     down, right = positions(height, width)
     from_middle = height * np.maximum(abs(down[:, None]), abs(right) / ASPECT)[..., None]
     passed = passed_on(walked, height, width)
-    steps = period * passed / (passed**2 + 0.001)  # period / passed, but 0 for what is never passed
+    steps = period * passed / (passed**2 + 1e-4)  # period / passed; what is far away is not shown
     angles = steps * step_angles(keyframes.shape[-1]).astype("float32")
-    shown = ops.exp(-0.5 * ops.square(angles / (2 * np.maximum(from_middle, 0.5))))
+    shown = (1 - is_far(passed)) * ops.exp(-0.5 * ops.square(angles / (2 * np.maximum(from_middle, 0.5))))
     return rotate(keyframes[:, None, None], angles) * ops.concatenate([shown, shown], -1)
 
 
 def passed_on(walked, height, width):
-    """Return passed_at of all positions of such an image, (2 * batch, height, width, 1), without gradients."""
+    """Return passed_at of all positions of an image, (2 * batch, height, width, 1), without gradients."""
     down, right = positions(height, width)
     none = 0 * walked[:, :1, None]
     return passed_at(ops.add(down[:, None], none), ops.add(right, none), ops.stop_gradient(walked))[..., None]
