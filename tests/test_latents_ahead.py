@@ -61,7 +61,8 @@ def test_near_the_camera_only_latents_ahead_tell_positions_apart():
     still[:, LATENT_DIM // 2 - 1] = 1  # the slowest pair, which is about the same whenever something passes
     inputs = [keras.Input(each.shape[1:]) for each in (far, still, walked)]
     model = keras.Model(inputs, latents_ahead.near_and_far(*inputs))
-    np.testing.assert_allclose(model([far, still, 0 * walked]), far, atol=1e-5)  # nothing is ever passed
+    constant = model([0 * far, still, 0 * walked])  # of each direction: nothing is ever passed
+    np.testing.assert_allclose(model([far, 2 * still, 0 * walked]), far + constant, atol=1e-5)
     shown = ops.convert_to_numpy(model([far, still, walked]))
     below, right, left = shown[0, 14:, 20], shown[0, 10, 28:], shown[0, 10, :12]
     size = np.abs(shown[0, 14:]).max()
