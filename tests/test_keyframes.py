@@ -44,9 +44,10 @@ def passing(walked, sway=(0.0, 0.0), turn=0.0, late=0.0, shape=(40, 80, 1)):
     inputs = [keras.Input(shape), keras.Input((1, LATENT_DIM)), keras.Input((LATENT_DIM,)), keras.Input((1,))]
     walks = keyframes.walked_by_side(inputs[2])
     model = keras.Model(inputs, keyframes.pass_between(*inputs, walks))
-    model.get_layer("distances").set_weights([np.diag(walked)])
+    model.get_layer("direction").set_weights([np.full((1, 1), np.sign(np.sum(walked)))])
+    softplus = np.log(np.expm1(np.abs(walked))) / 10
     turning = np.log(np.expm1(np.maximum([turn, -turn], 1e-6) / keyframes.TURN)) / 10  # right and left
-    biases = {"sway": np.divide(sway, keyframes.SWAY), "turning": turning, "late": [late]}
+    biases = {"walked": softplus, "sway": np.divide(sway, keyframes.SWAY), "turning": turning, "late": [late]}
     for name, bias in biases.items():
         layer = model.get_layer(name)
         layer.set_weights([np.zeros(layer.kernel.shape), np.array(bias)])
@@ -206,7 +207,7 @@ def test_only_the_slow_part_of_a_latent_tells_what_is_far_away():
             layer.set_weights([9 * weight for weight in layer.get_weights()])
         if layer.name in ("sway", "turning", "ahead_0"):  # the camera's own motion, and what is near
             layer.set_weights([0 * weight for weight in layer.get_weights()])
-    generator.get_layer("distances").kernel.assign(0.05 * np.eye(4))  # nothing is very near
+    generator.get_layer("walked").bias.assign(np.full(4, -0.3, "float32"))  # nothing is very near
     pair, _ = keyframes.keyframe_pair(LATENT_DIM)
     is_slow = rotation_periods(LATENT_DIM) >= keyframes.SLOW_STEPS
     is_fast = ~is_slow & (np.arange(LATENT_DIM // 2) != pair)  # which tells the time

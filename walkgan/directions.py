@@ -19,13 +19,9 @@ def passed_at(down, right, walked):
     keyframes.py. Returns (batch, height, width). To the right and left there are walls, on which it is the same at all
     heights, so that what stands on them stays upright. Below and above, ground and sky are planes between the walls.
     """
-    return sum(part * walked[:, side, None, None] for side, part in enumerate(parts_of_sides(down, right)))
-
-
-def parts_of_sides(down, right):
-    """Return what each side's distance counts at each position: below, above, right and left, see passed_at."""
     aside = ops.abs(right) / ASPECT
-    return ops.relu(down - aside), ops.relu(0 - down - aside), ops.relu(right) / ASPECT, ops.relu(0 - right) / ASPECT
+    parts = ops.relu(down - aside), ops.relu(0 - down - aside), ops.relu(right) / ASPECT, ops.relu(0 - right) / ASPECT
+    return sum(part * walked[:, side, None, None] for side, part in enumerate(parts))
 
 
 def shares_of_directions(height, width):

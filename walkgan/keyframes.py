@@ -153,12 +153,14 @@ def walked_by_side(keyframes):
     """Return how far one walks from each keyframe to the next, relative to how far away ground, sky and walls are.
 
     keyframes: (2 * batch, latent_dim). Returns (2 * batch, 4), of what is below, above, right and left, in 1 / frame
-    heights, of the last two in 1 / (ASPECT frame heights). The video tells it (see Pace); from the slow part of the
-    latent it is learned how many times as far one walks, up to 2. Without a limit, the ground passes too fast.
+    heights, of the last two in 1 / (ASPECT frame heights). It is learned from the slow part of the latent, but not
+    whether one walks forward (1) or backward (-1): the discriminator tells them apart so badly that a training can
+    change its mind.
     """
-    times = 2 * ops.sigmoid(10 * _dense(4, "walked", kernel_initializer="zeros")(slow_part(keyframes)))
-    initial = keras.initializers.Identity(0.5)
-    return _dense(4, "distances", kernel_initializer=initial, use_bias=False, trainable=False)(times)
+    walked = _dense(4, "walked", kernel_initializer="zeros")(slow_part(keyframes))
+    walked = ops.softplus(10 * walked)  # times 10, so that it is learned in hundreds of steps
+    direction = _dense(1, "direction", kernel_initializer="ones", use_bias=False, trainable=False)
+    return direction(walked[..., None])[..., 0]
 
 
 def turning_at(keyframes):

@@ -48,8 +48,8 @@ def warm_start(run_dir, gan, settings):
 def copy_weights(source, network):
     """Copy the weights of every layer of `source` to the layer of the same name in `network`.
 
-    Where both have several scenes, those of `network` start as those of `source`, in turn. How far away things
-    are is not copied: the video tells. Returns the names of layers that do not fit, which are not copied either.
+    Where both have several scenes, those of `network` start as those of `source`, in turn. Which way walks go is not
+    copied: the video tells. Returns the names of layers that do not fit, which are not copied either.
     """
     renamed = {"look": "stem"}  # before version 1.0.0
     own, skipped = {layer.name: layer for layer in network.layers}, []
@@ -58,7 +58,7 @@ def copy_weights(source, network):
         weights, is_of_scenes = layer.get_weights(), re.match(r"scale_|shift_|.*_by_scene", name)
         if is_of_scenes and name in own:
             weights = [in_turn(*pair) for pair in zip(weights, own[name].get_weights(), strict=True)]
-        if weights and name != "distances" and (name in own or not is_of_scenes):
+        if weights and name != "direction" and (name in own or not is_of_scenes):
             if [weight.shape for weight in weights] != [weight.shape for weight in own[name].weights]:
                 skipped.append(name)
             else:
