@@ -45,7 +45,7 @@ from walkgan.keyframes import (
     walked_by_side,
 )
 from walkgan.latents_ahead import drawn_ahead, near_and_far
-from walkgan.layers import OpticalFlow, SpectralConv2D, UpConv2D
+from walkgan.layers import OpticalFlow, SpectralConv2D, UpConv2D, normal
 
 MIN_BASE_SIZE = 4  # DCGAN starts from 4x4
 MAX_WIDTH_MULTIPLIER = 4  # the base has this many times the channels of the level at half the frame's size
@@ -93,7 +93,8 @@ def build_generators(
     Raises ValueError for frames that are too small.
     """
     shapes = frame_shapes_by_level(frame_shape)
-    top, widths = max(shapes), _widths(width, max(shapes))
+    first, top = min(shapes), max(shapes)
+    widths = _widths(width, top)
     base_shape = (*(-(-side // 2**top) for side in frame_shape[:2]), widths[0])
 
     latents = keras.Input((latent_dim,) if window == 1 else (window, latent_dim), name="latents")
@@ -104,7 +105,7 @@ def build_generators(
         drawn, fraction = keyframes_around(windows)
         drawn_scene = None if scene is None else of_keyframes(scene, window)
         walked = walked_by_side(drawn)
-    dense = layers.Dense(math.prod(base_shape), use_bias=False, kernel_initializer=_normal(), name="dense")
+    dense = layers.Dense(math.prod(base_shape), use_bias=False, kernel_initializer=normal(), name="dense")
     x = dense(slow_part(drawn) if walks else drawn)
     x = layers.Reshape(base_shape, name="base")(x)
     x = near_and_far(x, drawn, walked) if walks else x
@@ -112,13 +113,13 @@ def build_generators(
     rgb, generators = None, []
     for level in range(1, top + 1):
         channels = widths[level] if level < min(top, MAX_DOWNSAMPLINGS) else max(width // 2, 1)
-        if walks and level == min(shapes):
+        if walks and level == first:
             channels = max(channels // 2, 1)  # they are moved for every frame, which takes time with each
-        x = _up_conv(x, channels, f"conv_{level}", fused, repeat_edge=walks and level <= min(shapes))
-        if walks and level < min(shapes):
+        x = _up_conv(x, channels, f"conv_{level}", fused, repeat_edge=walks and level <= first)
+        if walks and level < first:
             x = x + drawn_ahead(drawn, walked, *x.shape[1:], level)
         x = layers.ReLU()(_norm(x, level, drawn_scene if level <= MAX_SCENE_LEVEL else None))
-        if walks and level == min(shapes):
+        if walks and level == first:
             x, drawn_scene = pass_between(x, windows, drawn, fraction, walked), scene
         if level in shapes:
             correction = _conv(frame_shape[2], 3, name=f"to_rgb_{level}", zeros=rgb is not None)(x)
@@ -170,7 +171,7 @@ def build_discriminators(frame_shape, width, num_scenes=1):
     if frame_shape[2] >= 6:  # windows
         for level in range(max(first - 1, 1), first + 1):
             from_flow[level] = _conv(widths[level - 1], 4, 2, name=f"from_flow_{level}", zeros=True)
-    head = {"dtype": "float32", "kernel_initializer": _normal()}
+    head = {"dtype": "float32", "kernel_initializer": normal()}
     logits = layers.Dense(1, name="logits", **head)
     logits_by_scene = layers.Dense(num_scenes, name="logits_by_scene", **head) if num_scenes > 1 else None
 
@@ -232,12 +233,8 @@ def build_feature_discriminator(feature_shapes, width, num_scenes=1):
     return keras.Model(inputs, layers.Concatenate()(logits), name="feature_discriminator")
 
 
-def _normal(stddev=0.02):  # DCGAN's
-    return keras.initializers.RandomNormal(stddev=stddev)
-
-
 def _conv(filters, size, strides=1, zeros=False, kind=layers.Conv2D, **options):
-    initializer = "zeros" if zeros else _normal()
+    initializer = "zeros" if zeros else normal()
     return kind(filters, size, strides, padding="same", kernel_initializer=initializer, **options)
 
 
@@ -256,7 +253,7 @@ def _norm(x, level, scene):
         return x
 
     def of_scene(name):
-        dense = layers.Dense(x.shape[-1], use_bias=False, kernel_initializer=_normal(0.3), name=f"{name}_{level}")
+        dense = layers.Dense(x.shape[-1], use_bias=False, kernel_initializer=normal(0.3), name=f"{name}_{level}")
         return layers.Reshape((1, 1, -1))(dense(scene))
 
     return x * (1 + of_scene("scale")) + of_scene("shift")

@@ -24,6 +24,13 @@ def passed_at(down, right, walked):
     return sum(part * walked[:, side, None, None] for side, part in enumerate(parts))
 
 
+def passed_on(walked, height, width):
+    """Return passed_at of all positions of an image, (batch, height, width), without gradients."""
+    down, right = positions(height, width)
+    none = 0 * walked[:, :1, None]
+    return passed_at(ops.add(down[:, None], none), ops.add(right, none), ops.stop_gradient(walked))
+
+
 def shares_of_directions(height, width):
     """Return each position's share in each direction, (height, width, DIRECTIONS): the two beside it share it."""
     down, right = positions(height, width)

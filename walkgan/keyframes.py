@@ -13,13 +13,12 @@ A generator of single frames is made of Keras operations, without layers of our 
 
 import math
 
-import keras
 import numpy as np
 from keras import layers, ops
 
-from walkgan.directions import passed_at, positions
+from walkgan.directions import passed_at, passed_on, positions
 from walkgan.latents import rotate, rotation_periods, step_angles
-from walkgan.layers import ConsistencyLoss
+from walkgan.layers import ConsistencyLoss, normal
 
 KEYFRAME_STEPS = 32  # about a second
 SLOW_STEPS = 128  # what is drawn on keyframes takes as long for a turn, or longer: places last
@@ -109,7 +108,7 @@ def pass_between(x, latents, keyframes, fraction, walked):
     before, inside_before = seen(before, fraction, turned[0], down, right, passed, window)
     after, inside_after = seen(after, fraction - 1, turned[1], down, right, passed, window)
     # How late each position is drawn from the keyframe after: it changes over in a third of the steps between them.
-    late = layers.Conv2D(1, 1, activation="sigmoid", kernel_initializer=_normal(), dtype="float32", name="late")(before)
+    late = layers.Conv2D(1, 1, activation="sigmoid", kernel_initializer=normal(), dtype="float32", name="late")(before)
     # What is outside one of them is drawn from the other.
     share = ops.clip(3 * fraction[..., None] - 2 * late, 0, 1) * inside_after
     share = 1 - (1 - share) * inside_before
@@ -123,10 +122,9 @@ def with_consistency_loss(before, after, walked, turning):
     """
     turned = [ops.stop_gradient(each) for each in turned_since(turning, 0.5)]
     down, right = positions(*before.shape[1:3])
-    down, right = ops.add(down[:, None], 0 * turned[0]), ops.add(right, 0 * turned[0])
-    passed = ops.stop_gradient(passed_at(down, right, walked))
-    seen_before, inside_before = seen(before, 0.5, turned[0], down, right, passed)
-    seen_after, inside_after = seen(after, -0.5, turned[1], down, right, passed)
+    passed = passed_on(walked, *before.shape[1:3])
+    seen_before, inside_before = seen(before, 0.5, turned[0], down[:, None], right, passed)
+    seen_after, inside_after = seen(after, -0.5, turned[1], down[:, None], right, passed)
     inside = ops.minimum(inside_before, inside_after)
     return ConsistencyLoss(name="consistency")([before, seen_before, seen_after, inside])
 
@@ -212,8 +210,4 @@ def stack_windows(frames, window):
 
 
 def _dense(units, name, **options):
-    return layers.Dense(units, dtype="float32", name=name, **{"kernel_initializer": _normal()} | options)
-
-
-def _normal():
-    return keras.initializers.RandomNormal(stddev=0.02)
+    return layers.Dense(units, dtype="float32", name=name, **{"kernel_initializer": normal()} | options)

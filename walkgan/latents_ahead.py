@@ -5,13 +5,13 @@ is far away again on the next, and walks get on slowly. So what is at a position
 will have when it passes the camera. That time stays the same as it comes nearer.
 """
 
-import keras
 import numpy as np
 from keras import layers, ops
 
-from walkgan.directions import ASPECT, passed_at, positions, shares_of_directions
+from walkgan.directions import ASPECT, passed_on, positions, shares_of_directions
 from walkgan.keyframes import keyframe_pair
 from walkgan.latents import rotate, step_angles
+from walkgan.layers import normal
 
 FAR = 0.03  # what is passed by less than this before the next keyframe is far away
 
@@ -25,7 +25,7 @@ def near_and_far(far, keyframes, walked):
     """
     height, width, channels = far.shape[1:]
     near = drawn_ahead(keyframes, walked, height, width, channels, level=0)
-    return far * is_far(passed_on(walked, height, width)) + near
+    return far * is_far(passed_on(walked, height, width)[..., None]) + near
 
 
 def is_far(passed):
@@ -42,7 +42,7 @@ def drawn_ahead(keyframes, walked, height, width, channels, level):
     ahead, name = latents_ahead(keyframes, walked, height, width), f"ahead_{level}"
     if level <= 1:
         return by_direction(ahead, channels, name)
-    return layers.Conv2D(channels, 1, use_bias=False, kernel_initializer=_normal(), name=name)(ahead)
+    return layers.Conv2D(channels, 1, use_bias=False, kernel_initializer=normal(), name=name)(ahead)
 
 
 def latents_ahead(keyframes, walked, height, width):
@@ -56,18 +56,11 @@ def latents_ahead(keyframes, walked, height, width):
     _, period = keyframe_pair(keyframes.shape[-1])
     down, right = positions(height, width)
     from_middle = height * np.maximum(abs(down[:, None]), abs(right) / ASPECT)[..., None]
-    passed = passed_on(walked, height, width)
+    passed = passed_on(walked, height, width)[..., None]
     steps = period * passed / (passed**2 + 1e-4)  # period / passed; what is far away is not shown
     angles = steps * step_angles(keyframes.shape[-1]).astype("float32")
     shown = (1 - is_far(passed)) * ops.exp(-0.5 * ops.square(angles / (2 * np.maximum(from_middle, 0.5))))
     return rotate(keyframes[:, None, None], angles) * ops.concatenate([shown, shown], -1)
-
-
-def passed_on(walked, height, width):
-    """Return passed_at of all positions of an image, (2 * batch, height, width, 1), without gradients."""
-    down, right = positions(height, width)
-    none = 0 * walked[:, :1, None]
-    return passed_at(ops.add(down[:, None], none), ops.add(right, none), ops.stop_gradient(walked))[..., None]
 
 
 def by_direction(ahead, channels, name):
@@ -77,10 +70,6 @@ def by_direction(ahead, channels, name):
     # A layer's input has to depend on the model's.
     shares = ops.add(shares_of_directions(height, width), 0 * ops.mean(ahead))
     units = (latent_dim + 1) * channels
-    kernels = layers.Dense(units, use_bias=False, kernel_initializer=_normal(), name=name)(shares)
+    kernels = layers.Dense(units, use_bias=False, kernel_initializer=normal(), name=name)(shares)
     kernels = ops.reshape(kernels, (height, width, latent_dim + 1, channels))
     return ops.einsum("bhwl,hwlc->bhwc", ops.cast(ahead, kernels.dtype), kernels)
-
-
-def _normal():
-    return keras.initializers.RandomNormal(stddev=0.02)

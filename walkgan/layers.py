@@ -1,8 +1,13 @@
-"""Keras layers of our own: two kinds of convolution, the optical flow between frames, a loss for keyframes."""
+"""Keras layers of our own: two kinds of convolution, optical flow, a loss for keyframes; and how weights start."""
 
 import keras
 import numpy as np
 from keras import ops
+
+
+def normal(stddev=0.02):
+    """Return DCGAN's initializer of weights, from a normal distribution."""
+    return keras.initializers.RandomNormal(stddev=stddev)
 
 
 class UpConv2D(keras.layers.Conv2D):

@@ -21,8 +21,8 @@ MIN_STEPS, MAX_STEPS = 0.25, 3.0  # per frame of the video: early in a training,
 class Pace:
     """Sets the walking speed of a GAN's averaged generator, which its name holds, to that of the video.
 
-    One step of a walk should be one frame of the video. But generators learn to move more slowly or faster than the
-    video, at about 0.6 to 2 times its speed here, and a second of a walk takes as many steps more or fewer.
+    One step of a walk should be one frame of the video. But generators learn to move more slowly than the video, at
+    about 0.6 times its speed here, or faster, and a second of a walk takes as many steps more or fewer.
     """
 
     def __init__(self, paths, timeline, seed):
