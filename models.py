@@ -118,7 +118,8 @@ def build_generators(
         x = _up_conv(x, channels, f"conv_{level}", fused, repeat_edge=walks and level <= first)
         if walks and level < first:
             x = x + drawn_ahead(drawn, walked, *x.shape[1:], level)
-        x = layers.ReLU()(_norm(x, level, drawn_scene if level <= MAX_SCENE_LEVEL else None))
+        relu = layers.ReLU(name="keyframes" if walks and level == first else None)
+        x = relu(_norm(x, level, drawn_scene if level <= MAX_SCENE_LEVEL else None))
         if walks and level == first:
             x, drawn_scene = pass_between(x, windows, drawn, fraction, walked), scene
         if level in shapes:

@@ -10,7 +10,8 @@ from conftest import KERAS2
 
 from models import build_discriminators, build_generator
 from walkgan.errors import InputError
-from walkgan.generators import load_generator
+from walkgan.generators import frame_drawer, load_generator, predict_frames
+from walkgan.latents import latent_from_seed, rotated_latent
 
 
 def test_loads_a_generator_of_keras_2_exactly():
@@ -118,3 +119,28 @@ def test_a_tanh_generator_is_never_rescaled(tmp_path):
     model.save(tmp_path / "bright.keras")
     frames = load_generator(tmp_path / "bright.keras").predict(np.zeros((1, 5), "float32"), verbose=0)
     np.testing.assert_allclose(frames, np.tanh(3.0), rtol=1e-5)
+
+
+def test_what_frames_of_a_walk_share_is_drawn_once(tmp_path, monkeypatch):
+    model = build_generator(16, (32, 64, 3), width=8, name="walker_30", walks=True)
+    first = next(layer for layer in model.layers if layer.name.startswith("to_rgb"))
+    first.kernel.assign(1000 * first.kernel)  # untrained frames are grey
+    model.save(tmp_path / "generator.keras")
+    generator = load_generator(tmp_path / "generator.keras")
+    starts = [latent_from_seed(16, seed) for seed in (0, 1)]
+    latents = np.stack([rotated_latent(start, steps) for steps in range(40) for start in starts])
+    expected = predict_frames(generator, latents)
+    assert np.ptp(expected.astype(int), 0).max() > 100  # two walks, which move
+    drawn = []
+    predict_on_batch = keras.Model.predict_on_batch
+
+    def counting(model, inputs):
+        drawn.append((model.output.shape[1:], len(inputs)))
+        return predict_on_batch(model, inputs)
+
+    monkeypatch.setattr(keras.Model, "predict_on_batch", counting)
+    frames = frame_drawer(generator)(latents)
+    np.testing.assert_allclose(frames.astype(int), expected, atol=1)  # of 255: sums are rounded differently
+    (shape, keyframes), _ = drawn
+    assert shape[0] < 32
+    assert keyframes <= 6  # 40 steps of two walks, with 32 from keyframe to keyframe, but two for some that are rounded

@@ -11,7 +11,7 @@ from keras import ops
 
 from models import build_generator, build_generators
 from walkgan import keyframes
-from walkgan.directions import ASPECT
+from walkgan.directions import ASPECT, positions
 from walkgan.latents import latent_from_seed, rotated_latent, rotation_periods, slowest_pair
 from walkgan.scenes import move_to_scenes
 from walkgan.warm_start import copy_weights
@@ -86,8 +86,7 @@ def test_windows_of_a_walk_are_between_two_keyframes():
         moved = [rotated_latent(window[0], float(length)) for window in windows[of_length]]
         np.testing.assert_allclose(windows[of_length, 2], moved, atol=1e-5)
     assert (np.abs(windows[:, 0] - latents).max(0) < 1e-6).sum() == LATENT_DIM - 2
-    norms = np.linalg.norm(latents, axis=1), np.linalg.norm(windows[:, 0], axis=1)
-    np.testing.assert_allclose(*norms, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(latents, axis=1), np.linalg.norm(windows[:, 0], axis=1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("scenes", [(1.0,), (0.5, 1.0)])
@@ -238,3 +237,14 @@ def test_a_warm_start_from_the_shipped_city_walk_leaves_out_what_does_not_fit():
     assert sorted(copy_weights(source, generator)) == ["ahead_1", "walked"]
     for name in ("dense", "conv_5", "ahead_2"):
         np.testing.assert_array_equal(*(network.get_layer(name).kernel for network in (source, generator)))
+
+
+@pytest.mark.parametrize("batch", [8, 16])
+def test_a_batch_as_large_as_a_keyframe_is_high_or_wide_is_the_same_as_one_by_one(batch):
+    """Keras took one number for each of the batch for one for each row or column."""
+    shapes, (down, right) = [(8, 16, 1), (1, 1), (8, 16)], positions(8, 16)
+    keyframe, turned, passed = inputs = [keras.Input(shape) for shape in shapes]
+    model = keras.Model(inputs, keyframes.seen(keyframe, 0.5, turned, down[:, None], right, passed))
+    values = [np.random.default_rng(0).standard_normal((batch, *shape)).astype("float32") for shape in shapes]
+    for together, alone in zip(model(values), model.predict(values, batch_size=1, verbose=0), strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(together), alone, atol=1e-4)

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from walkgan.errors import SettingError
 from walkgan.files import atomic_write
-from walkgan.generators import load_generator, project, scenes_of, steps_per_second
-from walkgan.images import crop_and_resize, image_grid, read_frame, to_uint8, write_frame
+from walkgan.generators import frame_drawer, load_generator, project, scenes_of, steps_per_second
+from walkgan.images import crop_and_resize, image_grid, read_frame, write_frame
 from walkgan.latents import latent_from_seed, rotated_latent, slerp_latent
 from walkgan.run_folder import find_generator
 from walkgan.video_writer import video_writer
@@ -28,6 +28,7 @@ def infer(settings):
     path = find_generator(settings.generator)
     image = read_frame(settings.project, "convert it to PNG or JPEG") if settings.project else None
     generator = load_generator(path)
+    draw = frame_drawer(generator)
     output = settings.output
     remove_stale_frames(output, path)
     print(f"generating with {path}")
@@ -38,21 +39,21 @@ def infer(settings):
 
     plot(
         output / "plot.png",
-        list(generate_batches(generator, seeded_latent, settings.rows * settings.columns, "plot")),
+        list(generate_batches(draw, seeded_latent, settings.rows * settings.columns, "plot")),
         settings,
     )
-    for index, frame in enumerate(generate_batches(generator, seeded_latent, settings.count, "frames")):
+    for index, frame in enumerate(generate_batches(draw, seeded_latent, settings.count, "frames")):
         write_frame(output / "frames" / f"{settings.seed + index:06}.png", frame)
     written = ["plot.png", "frames"]
     starts = [seeded_latent(index) for index in range(settings.walks)]
     if image is not None:
         image = crop_and_resize(image, *generator.output_shape[1:3])
         starts[0] = project(generator, image, settings.seed)
-        projected = generate_batches(generator, lambda _: starts[0], 1, "projected")
+        projected = generate_batches(draw, lambda _: starts[0], 1, "projected")
         write_frame(output / "projected.png", image_grid(np.stack([image, *projected]), 2))
         written.append("projected.png")
     if settings.walk_seconds:
-        written += write_walks(generator, starts, settings)
+        written += write_walks(generator, draw, starts, settings)
     for name in {"projected.png", "walk.mp4", "walks.mp4", "strip.png"} - set(written):
         (output / name).unlink(missing_ok=True)  # of an earlier inference, perhaps with another generator
     print(f"Images: {', '.join(str(output / name) for name in written)}.")
@@ -76,8 +77,11 @@ def remove_stale_frames(output, path):
         marker.write_text(digest + "\n")
 
 
-def generate_batches(generator, latent_of, total, description):
-    """Yield uint8 frames of latent_of(0), latent_of(1) and so on; the next batch is generated meanwhile."""
+def generate_batches(draw, latent_of, total, description):
+    """Yield the uint8 frames that `draw`, of frame_drawer, draws from latent_of(0), latent_of(1) and so on.
+
+    The next batch is drawn meanwhile.
+    """
 
     def make(start):
         latents = [latent_of(index) for index in range(start, min(start + BATCH_SIZE, total))]
@@ -85,7 +89,7 @@ def generate_batches(generator, latent_of, total, description):
             return []
         batch = np.zeros((BATCH_SIZE, len(latents[0])), "float32")  # always full, so that a seed's frame never differs
         batch[: len(latents)] = latents
-        return to_uint8(generator.predict_on_batch(batch))[: len(latents)]
+        return draw(batch)[: len(latents)]
 
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(make, 0)
@@ -94,7 +98,7 @@ def generate_batches(generator, latent_of, total, description):
             yield from frames
 
 
-def write_walks(generator, starts, settings):
+def write_walks(generator, draw, starts, settings):
     """Write walk.mp4 from the first of the latents `starts`, walks.mp4 and strip.png from all of them side by side.
 
     Of a single walk, walks.mp4 would be the same as walk.mp4, and is not written. Returns the names of the files.
@@ -115,7 +119,7 @@ def write_walks(generator, starts, settings):
     def frames_latent(index):
         return walk_latent(index % num_walks, index // num_walks)
 
-    frames = generate_batches(generator, frames_latent, num_frames * num_walks, "walks")
+    frames = generate_batches(draw, frames_latent, num_frames * num_walks, "walks")
     with ExitStack() as stack:
         names = ["walk.mp4", "walks.mp4"] if num_walks > 1 else ["walk.mp4"]
         paths = [stack.enter_context(atomic_write(settings.output / name)) for name in names]
@@ -127,7 +131,7 @@ def write_walks(generator, starts, settings):
     def strip_latent(index):
         return walk_latent(index // STRIP_FRAMES, index % STRIP_FRAMES * STRIP_STRIDE)
 
-    strip = generate_batches(generator, strip_latent, STRIP_FRAMES * num_walks, "strip")
+    strip = generate_batches(draw, strip_latent, STRIP_FRAMES * num_walks, "strip")
     write_frame(settings.output / "strip.png", image_grid(np.stack(list(strip)), STRIP_FRAMES))
     return [*names, "strip.png"]
 

@@ -141,10 +141,11 @@ def seen(keyframe, since, turned, down, right, passed, window=1):
     smaller = ops.relu(0 - nearer)
     inside = 1.0
     for position, moved, half in ((down, 0 * turned, 0.5), (right, turned, width / height / 2)):
-        margin = half - ops.abs(scale * ops.clip(position, -half, half) + moved)
+        margin = half - ops.abs(moved + scale * ops.clip(position, -half, half))
         uncovered = ops.abs(moved) + smaller  # about the share of the view that it does not show
         inside = ops.minimum(inside, (margin + 0.001) / (0.5 * uncovered + 0.001))
-    return sample(keyframe, scale * down, scale * right + turned, window), ops.relu(inside)[..., None]
+    # (batch, 1, 1) has to be added first: on TensorFlow, Keras takes it for a bias if batch is a side of the other.
+    return sample(keyframe, scale * down, turned + scale * right, window), ops.relu(inside)[..., None]
 
 
 def walked_by_side(keyframes):
