@@ -26,8 +26,8 @@ steps, and worse frames. Six things differ from the paper, since they gave bette
 
 With several scenes, generator and discriminators are conditional on the scene, which the latent tells: see `scene_of`.
 
-To learn how the frames of a walk move, there are two more parts. An ordered generator draws features of keyframes at
-40x80, half as many as above, which pass the camera as in a walk: see walkgan/keyframes.py. A discriminator of windows
+To learn how the frames of a walk move, there are two more parts. An ordered generator draws a street, which frames
+show in perspective at 40x80, with half as many features as above: see walkgan/street.py. A discriminator of windows
 of frames also sees the optical flow between them, at 20x40 and 40x80: see `OpticalFlow`.
 """
 
@@ -36,16 +36,9 @@ import math
 import keras
 from keras import layers, ops
 
-from walkgan.keyframes import (
-    keyframes_around,
-    of_keyframes,
-    pass_between,
-    slow_part,
-    stack_windows,
-    walked_by_side,
-)
-from walkgan.latents_ahead import drawn_ahead, near_and_far
+from walkgan.keyframes import keyframes_around, of_keyframes, slow_part, stack_windows
 from walkgan.layers import OpticalFlow, SpectralConv2D, UpConv2D, normal
+from walkgan.street import STRIPS, enlarged, latents_along, street_seen, walked_by_side
 
 MIN_BASE_SIZE = 4  # DCGAN starts from 4x4
 MAX_WIDTH_MULTIPLIER = 4  # the base has this many times the channels of the level at half the frame's size
@@ -87,9 +80,9 @@ def build_generators(
     latents: (batch, latent_dim) float32, standard normal. Each returns frames (batch, height, width, channels) float32
     in [-1, 1], the last one of frame_shape. `width` is the number of channels at half the frame's size. `fused` uses
     UpConv2D: the same output, faster to train, but a custom layer, which a Keras file to share should not need.
-    `scenes`: see scene_of. With `walks`, they draw keyframes: see walkgan/keyframes.py. With a `window` of several
-    frames, they draw the two keyframes of each window once: latents are (batch, window, latent_dim), as of
-    between_keyframes, and frames (batch, height, width, window * channels).
+    `scenes`: see scene_of. With `walks`, they draw a street: see walkgan/street.py. With a `window` of several frames,
+    they draw it once for each window: latents are (batch, window, latent_dim), as of between_keyframes, and frames
+    (batch, height, width, window * channels).
     Raises ValueError for frames that are too small.
     """
     shapes = frame_shapes_by_level(frame_shape)
@@ -101,30 +94,24 @@ def build_generators(
     drawn = of_frames = ops.reshape(latents, (-1, latent_dim)) if walks else latents
     drawn_scene = scene = scene_of(of_frames, scenes) if len(scenes) > 1 else None
     if walks:
-        windows = ops.reshape(latents, (-1, window, latent_dim))
-        drawn, fraction = keyframes_around(windows)
+        drawn, fraction = keyframes_around(ops.reshape(latents, (-1, window, latent_dim)))
         drawn_scene = None if scene is None else of_keyframes(scene, window)
-        walked = walked_by_side(drawn)
     dense = layers.Dense(math.prod(base_shape), use_bias=False, kernel_initializer=normal(), name="dense")
     x = dense(slow_part(drawn) if walks else drawn)
     x = layers.Reshape(base_shape, name="base")(x)
-    x = near_and_far(x, drawn, walked) if walks else x
     x = layers.ReLU()(_norm(x, 0, drawn_scene))
-    rgb, generators = None, []
+    rgb, generators, upsample = None, [], layers.UpSampling2D(interpolation="bilinear")
     for level in range(1, top + 1):
         channels = widths[level] if level < min(top, MAX_DOWNSAMPLINGS) else max(width // 2, 1)
         if walks and level == first:
-            channels = max(channels // 2, 1)  # they are moved for every frame, which takes time with each
-        x = _up_conv(x, channels, f"conv_{level}", fused, repeat_edge=walks and level <= first)
-        if walks and level < first:
-            x = x + drawn_ahead(drawn, walked, *x.shape[1:], level)
-        relu = layers.ReLU(name="keyframes" if walks and level == first else None)
-        x = relu(_norm(x, level, drawn_scene if level <= MAX_SCENE_LEVEL else None))
+            channels = max(channels // 2, 1)  # they are sampled for every frame, which takes time with each
+        x = _up_conv(x, channels, f"conv_{level}", fused)
+        x = layers.ReLU()(_norm(x, level, drawn_scene if level <= MAX_SCENE_LEVEL else None))
         if walks and level == first:
-            x, drawn_scene = pass_between(x, windows, drawn, fraction, walked), scene
+            x, drawn_scene = _frames_of_street(x, drawn, drawn_scene, of_frames, fraction, widths, window), scene
         if level in shapes:
             correction = _conv(frame_shape[2], 3, name=f"to_rgb_{level}", zeros=rgb is not None)(x)
-            rgb = correction if rgb is None else layers.Add()([_upsample(rgb), correction])
+            rgb = correction if rgb is None else layers.Add()([upsample(rgb), correction])
             frames = layers.Activation("tanh", dtype="float32", name="frames")(_crop(rgb, shapes[level]))
             frames = stack_windows(frames, window) if window > 1 else frames
             generators.append(keras.Model(latents, frames, name=name))
@@ -134,6 +121,32 @@ def build_generators(
 def build_generator(latent_dim, frame_shape, width, name="generator", scenes=(1.0,), walks=False):
     """Build the generator of frame_shape alone; see build_generators."""
     return build_generators(latent_dim, frame_shape, width, name, scenes=scenes, walks=walks)[-1]
+
+
+def _frames_of_street(far, keyframes, scene, latents, fraction, widths, window):
+    """Return features of frames of a street: see street_seen. keyframes, scene: (2 * batch, ...), as `far`."""
+    keyframes, _ = ops.split(keyframes, 2, 0)
+    scene = None if scene is None else ops.split(scene, 2, 0)[0]
+    walked, channels = walked_by_side(keyframes), far.shape[-1]
+    strips = _draw_strips(latents_along(keyframes, walked), scene, widths, channels)
+    far = _conv(channels, 1, name="far", use_bias=False)(far)
+    x = _conv(channels, 3, name="street", use_bias=False)(street_seen(strips, far, latents, fraction, walked, window))
+    return layers.ReLU()(_norm(x, "street", None))
+
+
+def _draw_strips(x, scene, widths, channels):
+    """Return the strips of a street, coarsest first: (batch, rows, columns, channels), of STRIPS in street.py."""
+    strips = []
+    for number, (_, columns, _) in enumerate(STRIPS):
+        width = widths[min(number + 1, len(widths) - 1)]
+        if number:
+            x = _conv(width, 3, name=f"conv_strip_{number}", padding="valid", use_bias=False)(enlarged(x, number))
+        else:
+            x = layers.Dense(columns * width, kernel_initializer=normal(), name="dense_strip")(x)
+            x = layers.Reshape((-1, columns, width))(x)
+        x = layers.ReLU()(_norm(x, f"strip_{number}", scene))
+        strips.append(_conv(channels, 1, name=f"strip_{number}", use_bias=False)(x))
+    return strips
 
 
 def scene_of(latents, scenes):
@@ -234,17 +247,14 @@ def build_feature_discriminator(feature_shapes, width, num_scenes=1):
     return keras.Model(inputs, layers.Concatenate()(logits), name="feature_discriminator")
 
 
-def _conv(filters, size, strides=1, zeros=False, kind=layers.Conv2D, **options):
+def _conv(filters, size, strides=1, zeros=False, kind=layers.Conv2D, padding="same", **options):
     initializer = "zeros" if zeros else normal()
-    return kind(filters, size, strides, padding="same", kernel_initializer=initializer, **options)
+    return kind(filters, size, strides, padding=padding, kernel_initializer=initializer, **options)
 
 
-def _up_conv(x, channels, name, fused, repeat_edge):
-    """Double the size of features and convolve them; outside keyframes, edges are repeated: frames show them."""
-    x = ops.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], "symmetric") if repeat_edge else x
+def _up_conv(x, channels, name, fused):
     kind, x = (UpConv2D, x) if fused else (layers.Conv2D, layers.UpSampling2D()(x))
-    x = _conv(channels, 3, name=name, use_bias=False, kind=kind)(x)
-    return layers.Cropping2D(2)(x) if repeat_edge else x
+    return _conv(channels, 3, name=name, use_bias=False, kind=kind)(x)
 
 
 def _norm(x, level, scene):
@@ -267,10 +277,6 @@ def _of_scene(logits, scene):
     """
     scene = layers.Reshape((*[1] * (len(logits.shape) - 2), -1))(scene)
     return ops.sum(logits * ops.cast(scene, "float32"), -1, keepdims=True)
-
-
-def _upsample(frames):
-    return layers.UpSampling2D(interpolation="bilinear")(frames)
 
 
 def _crop(frames, shape):

@@ -1,4 +1,4 @@
-"""Walks past keyframes: which keyframes a frame is between, and how what they show comes nearer."""
+"""Keyframes: which of them a frame is between, and what is drawn of which part of their latents."""
 
 import json
 import zipfile
@@ -11,13 +11,11 @@ from keras import ops
 
 from models import build_generator, build_generators
 from walkgan import keyframes
-from walkgan.directions import ASPECT, positions
 from walkgan.latents import latent_from_seed, rotated_latent, rotation_periods, slowest_pair
 from walkgan.scenes import move_to_scenes
 from walkgan.warm_start import copy_weights
 
 LATENT_DIM = 16
-WALKED = np.array([1.0, 0.2, 0.5, 0.3])  # from one keyframe to the next, of what is below, above, right and left
 
 
 def around(latents):
@@ -28,37 +26,6 @@ def around(latents):
 
 def walk(steps, seed=0):
     return np.stack([rotated_latent(latent_from_seed(LATENT_DIM, seed), step) for step in steps]).astype("float32")
-
-
-def street(time, height=40, width=80):
-    """Return an image (height, width, 1) of painted ground, sky and walls, after some walking."""
-    down, right = ((np.arange(side) + 0.5 - side / 2) / height for side in (height, width))
-    down, right = np.meshgrid(down, right / ASPECT, indexing="ij")
-    near = np.where(right > 0, WALKED[2], WALKED[3]) * abs(right)
-    near += np.where(down > 0, WALKED[0], WALKED[1]) * np.maximum(abs(down) - abs(right), 0)
-    across, ahead = np.arctan2(down, right), 1 / near + time
-    return (np.sin(3 * across) + np.sin(2 * ahead))[..., None] * (near > 0.1)[..., None]
-
-
-def passing(walked, sway=(0.0, 0.0), turn=0.0, late=0.0, shape=(40, 80, 1)):
-    """Return pass_between as a function of the keyframe before, the one after (each `shape`) and the fraction."""
-    inputs = [keras.Input(shape), keras.Input((1, LATENT_DIM)), keras.Input((LATENT_DIM,)), keras.Input((1,))]
-    walks = keyframes.walked_by_side(inputs[2])
-    model = keras.Model(inputs, keyframes.pass_between(*inputs, walks))
-    model.get_layer("direction").set_weights([np.full((1, 1), np.sign(np.sum(walked)))])
-    softplus = np.log(np.expm1(np.abs(walked))) / 10
-    turning = np.log(np.expm1(np.maximum([turn, -turn], 1e-6) / keyframes.TURN)) / 10  # right and left
-    biases = {"walked": softplus, "sway": np.divide(sway, keyframes.SWAY), "turning": turning, "late": [late]}
-    for name, bias in biases.items():
-        layer = model.get_layer(name)
-        layer.set_weights([np.zeros(layer.kernel.shape), np.array(bias)])
-
-    def call(before, after, fraction):
-        latents = np.zeros((2, LATENT_DIM), "float32")
-        frames = np.stack([before, after]).astype("float32")
-        return ops.convert_to_numpy(model([frames, latents[:1, None], latents, np.array([[fraction]], "float32")]))[0]
-
-    return call
 
 
 def test_all_frames_between_two_keyframes_have_the_same_two():
@@ -95,7 +62,7 @@ def test_windows_are_the_same_frames_as_one_by_one(scenes):
     of_frames = build_generators(LATENT_DIM, FRAME_SHAPE, 4, walks=True, scenes=scenes)
     for layer in of_frames[-1].layers:
         if layer.weights:
-            factor = 9 if layer.name.startswith(("dense", "ahead", "to_rgb", "shift_")) else 1
+            factor = 9 if layer.name.startswith(("dense", "street", "strip", "to_rgb", "shift_")) else 1
             layer.set_weights([factor * weight for weight in of_windows[-1].get_layer(layer.name).get_weights()])
             of_windows[-1].get_layer(layer.name).set_weights(layer.get_weights())
     latents = np.random.default_rng(0).standard_normal((9, LATENT_DIM)).astype("float32")
@@ -107,64 +74,6 @@ def test_windows_are_the_same_frames_as_one_by_one(scenes):
         frames = np.concatenate(np.moveaxis(frames.reshape(9, 3, *frames.shape[1:]), 1, 0), -1)
         assert np.abs(np.diff(frames.reshape(*frames.shape[:3], 3, 3), axis=3)).max() > 0.01
         np.testing.assert_allclose(several.predict(windows, batch_size=4, verbose=0), frames, atol=1e-5)
-
-
-@pytest.mark.parametrize("fraction", [0.25, 0.5, 0.75])
-@pytest.mark.parametrize("late", [-10, 10])
-@pytest.mark.parametrize("times", [(0, 1), (1, 0)])  # forward and backward
-def test_a_street_looks_as_from_where_one_has_walked_to(fraction, late, times):
-    start, end = times
-    shown = passing((end - start) * WALKED, late=late)(street(start), street(end), fraction)
-    expected = street(start + fraction * (end - start))
-    still = np.minimum(*(np.abs(street(time) - shown) for time in times))
-    near = (np.abs(expected) > 0)[4:-4, 4:-4]
-    near &= (np.abs(shown) > 0)[4:-4, 4:-4]
-    wrong = np.abs(shown - expected)[4:-4, 4:-4][near]
-    assert np.median(wrong) < 0.08 < np.median(still[4:-4, 4:-4][near])
-
-
-def test_at_a_keyframe_one_sees_it_and_nothing_else():
-    rng = np.random.default_rng(0)
-    before, after = rng.standard_normal((2, 40, 80, 1))
-    for late in (-10, 0, 10):
-        shown = passing(WALKED, late=late)
-        np.testing.assert_allclose(shown(before, after, 0.0), before, atol=0.01)
-        np.testing.assert_allclose(shown(before, after, 1.0), after, atol=0.01)
-
-
-@pytest.mark.parametrize("forward", [True, False])
-@pytest.mark.parametrize("walked", [0.02, 1.0])
-def test_nothing_is_drawn_from_another_keyframe_where_the_right_one_shows_it(forward, walked):
-    image, *others = np.random.default_rng(0).standard_normal((3, 40, 80, 1))
-    if forward:
-        shown = [passing(4 * [walked], late=10)(image, other, 0.5) for other in others]
-    else:
-        shown = [passing(4 * [-walked], late=-10)(other, image, 0.5) for other in others]
-    np.testing.assert_allclose(*shown, atol=1e-6)
-
-
-def test_what_stands_on_a_wall_stays_upright():
-    posts = np.tile(np.random.default_rng(0).standard_normal(80), (40, 1))[..., None]
-    shown = passing(WALKED, late=10)(posts, posts, 0.5)
-    assert np.ptp(shown[4:-4, 62:], 0).max() < 1e-3 < np.ptp(shown[4:-4, 30:50], 0).max()
-
-
-def test_sway_moves_the_whole_frame():
-    image = street(0.3)
-    shown = passing(WALKED, sway=(0.1, -0.05))(image, image, 0.0)  # 4 pixels down, 2 to the left
-    np.testing.assert_allclose(shown[8:-8, 8:-8], np.roll(image, (4, -2), (0, 1))[8:-8, 8:-8], atol=0.01)
-
-
-@pytest.mark.parametrize("turn", [-0.5, 0.5])  # by 20 pixels from keyframe to keyframe
-@pytest.mark.parametrize("late", [-10, 10])
-def test_turning_the_camera_moves_it_along_a_panorama(turn, late):
-    panorama = np.random.default_rng(0).standard_normal((40, 120, 1))
-
-    def view(turned):
-        return panorama[:, 20 + round(40 * turned) :][:, :80]
-
-    shown = passing(4 * [1e-6], turn=turn, late=late)(view(0), view(turn), 0.5)
-    np.testing.assert_allclose(shown, view(turn / 2), atol=0.01)
 
 
 @pytest.mark.parametrize("size", [(8, 16), (16, 32), (45, 61), (64, 32)])
@@ -187,14 +96,15 @@ def test_keyframes_are_drawn_in_the_scene_of_the_frame():
     scenes = (0.5, 1.0)
     generator = build_generator(LATENT_DIM, FRAME_SHAPE, 4, scenes=scenes, walks=True)
     for layer in generator.layers:
-        if layer.name.startswith(("dense", "ahead", "to_rgb", "shift_")):
+        if layer.name.startswith(("dense", "street", "strip", "to_rgb", "shift_")):
             layer.set_weights([9 * weight for weight in layer.get_weights()])
     shares = np.array([0.25, 0.501])  # shortly before the second, a walk was in the other scene
     latents = move_to_scenes(walk([16, 16]), shares, scenes, 0, np.random.default_rng(0))[0]
     assert around(latents)[2][1] > 0.1
     before = generator.predict(latents, verbose=0)
-    for name in ("scale_0", "scale_1", "scale_2", "shift_0", "shift_1", "shift_2"):
-        kernel = generator.get_layer(name).kernel
+    kernels = [layer.kernel for layer in generator.layers if layer.name.startswith(("scale_", "shift_"))]
+    assert len(kernels) == 12  # of levels 0 to 2, and of three strips
+    for kernel in kernels:
         kernel.assign(ops.stack([kernel[1], kernel[1]]))
     changes = np.abs(generator.predict(latents, verbose=0) - before).mean((1, 2, 3))
     assert changes[0] > 0.01 and changes[1] < 1e-5
@@ -203,11 +113,10 @@ def test_keyframes_are_drawn_in_the_scene_of_the_frame():
 def test_only_the_slow_part_of_a_latent_tells_what_is_far_away():
     generator = build_generator(LATENT_DIM, FRAME_SHAPE, 4, walks=True)
     for layer in generator.layers:
-        if layer.name.startswith(("dense", "to_rgb", "walked")):
-            layer.set_weights([9 * weight for weight in layer.get_weights()])
-        if layer.name in ("sway", "turning", "ahead_0"):  # the camera's own motion, and what is near
+        if layer.name.startswith(("dense", "far", "street", "to_rgb")):
+            layer.set_weights([30 * weight for weight in layer.get_weights()])
+        if layer.name in ("sway", "strip_0", "strip_1", "strip_2"):  # the camera's own motion, and what is near
             layer.set_weights([0 * weight for weight in layer.get_weights()])
-    generator.get_layer("walked").bias.assign(np.full(4, -0.3, "float32"))  # nothing is very near
     pair, _ = keyframes.keyframe_pair(LATENT_DIM)
     is_slow = rotation_periods(LATENT_DIM) >= keyframes.SLOW_STEPS
     is_fast = ~is_slow & (np.arange(LATENT_DIM // 2) != pair)  # which tells the time
@@ -217,7 +126,7 @@ def test_only_the_slow_part_of_a_latent_tells_what_is_far_away():
     slow[np.tile(is_slow, 2)] += 1
     before, fast, slow = generator.predict(np.stack([before, fast, slow]), verbose=0)
     np.testing.assert_allclose(fast, before, atol=1e-5)
-    assert np.abs(slow - before).mean() > 0.01
+    assert np.abs(slow - before).mean() > 0.001
 
 
 def test_a_warm_start_from_a_generator_without_keyframes_tells_what_starts_anew():
@@ -234,17 +143,6 @@ def test_a_warm_start_from_the_shipped_city_walk_leaves_out_what_does_not_fit():
     source = keras.models.load_model(REPO / "saved_models" / "city_walk" / "generator.keras", compile=False)
     settings = json.loads((REPO / "saved_models" / "city_walk" / "settings.json").read_text())["settings"]
     generator = build_generator(settings["latent_dim"], (160, 320, 3), settings["width"], walks=True)
-    assert sorted(copy_weights(source, generator)) == ["ahead_1", "walked"]
-    for name in ("dense", "conv_5", "ahead_2"):
+    assert sorted(copy_weights(source, generator)) == ["ahead_1", "ahead_2", "direction", "late", "turning", "walked"]
+    for name in ("dense", "conv_5", "conv_3"):
         np.testing.assert_array_equal(*(network.get_layer(name).kernel for network in (source, generator)))
-
-
-@pytest.mark.parametrize("batch", [8, 16])
-def test_a_batch_as_large_as_a_keyframe_is_high_or_wide_is_the_same_as_one_by_one(batch):
-    """Keras took one number for each of the batch for one for each row or column."""
-    shapes, (down, right) = [(8, 16, 1), (1, 1), (8, 16)], positions(8, 16)
-    keyframe, turned, passed = inputs = [keras.Input(shape) for shape in shapes]
-    model = keras.Model(inputs, keyframes.seen(keyframe, 0.5, turned, down[:, None], right, passed))
-    values = [np.random.default_rng(0).standard_normal((batch, *shape)).astype("float32") for shape in shapes]
-    for together, alone in zip(model(values), model.predict(values, batch_size=1, verbose=0), strict=True):
-        np.testing.assert_allclose(ops.convert_to_numpy(together), alone, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Layers of our own: the optical flow that a discriminator sees, and the loss for keyframes that do not fit."""
+"""Layers of our own: the optical flow that a discriminator sees."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from models import build_discriminators
-from walkgan.layers import ConsistencyLoss, OpticalFlow
+from walkgan.layers import OpticalFlow
 
 HEIGHT, WIDTH = 20, 40
 
@@ -66,20 +66,3 @@ def test_discriminators_of_windows_see_flow_and_those_of_frames_do_not(size, tmp
             kernel.assign(ops.zeros(kernel.shape))
     names = [layer.name for layer in build_discriminators((*size, 3), 4)[-1].layers]
     assert not any("flow" in name for name in names)
-
-
-def test_consistency_loss_is_the_share_of_the_variance_that_differs():
-    first, other, noise = np.random.default_rng(0).standard_normal((3, 4, HEIGHT, WIDTH, 2)).astype("float32")
-    inside = np.ones((4, HEIGHT, WIDTH, 1), "float32")
-    inside[:, : HEIGHT // 2] = 0
-
-    def loss(second, scale=1):
-        layer = ConsistencyLoss()
-        returned = layer([noise, scale * first, scale * second, inside])
-        np.testing.assert_array_equal(returned, noise)
-        return float(layer.losses[0])
-
-    half = np.where(inside > 0, first, other)  # only outside they differ
-    assert loss(first) == 0 and loss(half) == 0
-    assert loss(other) == pytest.approx(2, rel=0.1) == loss(other, scale=[1, 10])
-    assert loss(first + 0.5) == pytest.approx(0.25, rel=0.1)

@@ -7,12 +7,14 @@ import keras
 import numpy as np
 import pytest
 from conftest import write_frames
+from keras import ops
 
 from models import build_generator
 from walkgan import pace
 from walkgan.dataset import list_frames, read_timeline
 from walkgan.generators import steps_per_second
-from walkgan.pace import Pace, median_speed, steps_per_frame
+from walkgan.pace import Pace, median_speed, steps_per_frame, walked_by_flow
+from walkgan.street import passed_at, positions
 
 TEXTURE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (64, 128, 3), "uint8"), (0, 0), 2)
 
@@ -82,10 +84,20 @@ def test_walks_start_in_the_direction_of_the_video(tmp_path, order):
     paths = list_frames(write_frames(tmp_path, zoomed))
     networks = [build_generator(8, (32, 64, 3), 4, walks=True) for _ in range(2)]
     gan = SimpleNamespace(generator=networks[0], ema_generator=networks[1])
-    Pace(paths, read_timeline(paths), 0).set_direction(gan)
+    Pace(paths, read_timeline(paths), 0).set_distances(gan)
     for network in networks:
-        direction = network.get_layer("direction")
-        assert direction.kernel[0, 0] == order and not direction.trainable_variables
+        distances = network.get_layer("distances")
+        kernel = ops.convert_to_numpy(distances.kernel)
+        assert (order * kernel > 0).all() and not distances.trainable_variables
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_optical_flow_tells_how_far_away_ground_sky_and_walls_are(sign):
+    walked, (down, right) = sign * np.array([[0.03, 0.005, 0.02, 0.01]]), positions(80, 160)
+    passed = ops.convert_to_numpy(passed_at(down[None, :, None], right[None, None], walked))[0]
+    turned = np.stack(np.broadcast_arrays(right[None] * passed + 0.02, down[:, None] * passed - 0.01), -1)
+    np.testing.assert_allclose(walked_by_flow(80 * turned, sign), np.abs(walked[0]), rtol=1e-3)
+    assert (walked_by_flow(80 * turned, -sign) > 0).all()  # never the other way
 
 
 def test_an_untrained_generator_keeps_its_name(panned_frames):

@@ -133,7 +133,6 @@ class GAN(keras.Model):
         """Return the sum of all losses, each with gradients for one network only."""
         loss = self.gamma / 2 * self._penalty(y_pred, x["frames"].shape)
         loss += self.thumbnail_weight * y_pred.get("thumbnail_loss", 0.0)
-        loss += sum(self.losses)  # of keyframes
         if "mismatched_logits" in y_pred:
             loss += mismatch_loss(y_pred["real_logits"], y_pred["mismatched_logits"], x["frame_offsets"])
         for kind, weight in (("", 1.0), ("feature_", self.feature_weight)):

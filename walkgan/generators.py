@@ -15,6 +15,7 @@ from walkgan.keyframes import keyframes_around
 from walkgan.scenes import move_to_scenes
 
 NUM_SAMPLES = 16  # images in a grid of samples, 4 x 4
+AT_KEYFRAMES = "far", "strip_0", "strip_1", "strip_2"  # layers of a generator of walks, see street.py
 PROJECTION_RESTARTS, PROJECTION_STEPS = 8, 200
 
 
@@ -90,23 +91,23 @@ def predict_frames(generator, latents):
 def frame_drawer(generator):
     """Return a function from latents (count, latent_dim) float32 to uint8 frames (count, height, width, 3).
 
-    Frames are those of predict_frames, but of a generator with keyframes, those that several frames of a walk lie
-    between are drawn once: a third of the work.
+    Frames are those of predict_frames. But what a generator of walks draws at a keyframe is drawn once for all frames
+    that follow it, which is a large part of the work.
     """
     model = next((layer for layer in generator.layers if isinstance(layer, keras.Model)), generator)
-    if not steps_per_second(generator) or not any(layer.name == "keyframes" for layer in model.layers):
+    parts = [layer.output for layer in model.layers if layer.name in AT_KEYFRAMES]
+    if not steps_per_second(generator) or len(parts) < len(AT_KEYFRAMES):
         return lambda latents: to_uint8(generator.predict_on_batch(latents))
-    features = model.get_layer("keyframes").output
-    draw_keyframes = keras.Model(model.input, features)
-    draw_between = keras.Model([model.input, features], model.output)
+    at_keyframes, of_frames = keras.Model(model.input, parts), keras.Model([model.input, *parts], model.output)
 
     def draw(latents):
         before, _ = ops.split(keyframes_around(latents[:, None])[0], 2)
         before = ops.convert_to_numpy(before).round(2)  # from frame to frame it differs a little
         _, firsts, numbers = np.unique(before, axis=0, return_index=True, return_inverse=True)
-        drawn = draw_keyframes.predict_on_batch(latents[firsts])
-        both = np.concatenate([numbers.ravel(), numbers.ravel() + len(firsts)])
-        return to_uint8(draw_between.predict_on_batch([latents, drawn[both]]))
+        numbers, drawn = numbers.ravel(), at_keyframes.predict_on_batch(latents[firsts])
+        both = np.concatenate([numbers, numbers + len(firsts)])  # of what is drawn at the keyframe after, too
+        drawn = [part[numbers if len(part) == len(firsts) else both] for part in drawn]
+        return to_uint8(of_frames.predict_on_batch([latents, *drawn]))
 
     return draw
 

@@ -1,4 +1,4 @@
-"""Keras layers of our own: two kinds of convolution, optical flow, a loss for keyframes; and how weights start."""
+"""Keras layers of our own: two kinds of convolution, and optical flow; and how weights start."""
 
 import keras
 import numpy as np
@@ -106,29 +106,6 @@ class OpticalFlow(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         """Return the shape of what `call` returns."""
         return *input_shape[:3], 3 * (input_shape[3] // 3 - 1)
-
-
-class ConsistencyLoss(keras.layers.Layer):
-    """Adds a loss for how unlike two views of the same things are, relative to how much features vary at all."""
-
-    def __init__(self, **options):
-        super().__init__(**options | {"autocast": False})
-
-    def call(self, inputs):
-        """Return the first of four inputs; add the loss of the second and the third, where the fourth is above 0.
-
-        The views are (batch, height, width, channels), the fourth is (batch, height, width, 1). The loss is their mean
-        squared difference in units of each channel's variance: 0 for equal views, 2 for independent ones.
-        """
-        returned, *inputs = inputs
-        # Squares of small differences underflow in float16.
-        first, second, inside = (ops.cast(each, "float32") for each in inputs)
-        inside = ops.cast(inside > 0, "float32")
-        mean = ops.mean(first + second, (0, 1, 2)) / 2
-        variance = ops.mean(ops.square(first - mean) + ops.square(second - mean), (0, 1, 2)) / 2
-        difference = ops.sum(inside * ops.square(first - second), (0, 1, 2)) / (ops.sum(inside) + 1e-6)
-        self.add_loss(ops.mean(difference / (variance + 1e-4)))
-        return returned
 
 
 def gradient_matrix(size):

@@ -1,0 +1,128 @@
+"""The street of a walk: what stands along it is drawn where it is, and seen from where one is.
+
+A generator that draws each frame anew draws posts that bend and places that melt, however well its discriminator sees
+motion. So what is beside the way is drawn on strips: their rows are places along the way, their columns directions
+around it. A place is drawn from the latent that the walk has when it passes the place, so it is the same for as long as
+it can be seen, and a strip one keyframe later is the same strip, moved by whole rows. Each frame sees the strips in
+perspective: ground, sky and walls are planes along the way, at distances that the video tells (see pace.py). Only what
+is far away is drawn as an image, on keyframes.
+
+A generator of single frames is made of Keras operations, without layers of our own: its file can be shared.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from walkgan.keyframes import keyframe_pair
+from walkgan.latents import rotate, step_angles
+from walkgan.layers import normal
+
+# Of each strip: rows from keyframe to keyframe, columns, and how many keyframes it reaches ahead. Finer ones are for
+# what is nearer, where they fill about two pixels of 160x320 or more.
+STRIPS = (1, 16, 24), (4, 32, 12), (8, 64, 8)
+ASPECT = 1.2  # the edge between ground and wall runs so far sideways for each frame height down
+FARTHEST = 64  # keyframes ahead; all that is farther away is the same to a strip
+SWAY = 0.1  # frame heights for each unit of its layer's output, which is about 0.2 at first
+
+
+def walked_by_side(keyframes):
+    """Return how far one walks from keyframe to keyframe, relative to how far away ground, sky and walls are.
+
+    keyframes: (batch, latent_dim). Returns (batch, 4), of what is below, above, right and left, in 1 / frame heights,
+    of the last two in 1 / (ASPECT frame heights); negative where one walks backward. The video tells, see pace.py.
+    """
+    options = {"kernel_initializer": keras.initializers.Constant(0.5), "use_bias": False, "trainable": False}
+    return layers.Dense(4, dtype="float32", name="distances", **options)(ops.ones_like(keyframes[:, :1]))
+
+
+def latents_along(keyframes, walked):
+    """Return the latents that a walk has when it passes each row of the coarsest strip: (batch, rows, latent_dim).
+
+    keyframes: (batch, latent_dim) float32; walked: see walked_by_side.
+    """
+    (rows, _, reach), (_, period) = STRIPS[0], keyframe_pair(keyframes.shape[-1])
+    steps = period / rows * (np.arange(rows * reach, dtype="float32") + 0.5)
+    angles = steps[:, None] * step_angles(keyframes.shape[-1]).astype("float32")
+    return rotate(keyframes[:, None], ops.sign(walked[:, :1, None]) * angles)
+
+
+def enlarged(strip, number):
+    """Return the strip before that of a number, cut and enlarged to the size of that one, with edges."""
+    (rows, columns, _), (new_rows, new_columns, reach) = STRIPS[number - 1 : number + 1]
+    return with_edges(layers.UpSampling2D((new_rows // rows, new_columns // columns))(strip[:, : reach * rows]))
+
+
+def with_edges(strip):
+    """Return a strip (batch, rows, columns, channels) with one more on each side: directions go all around."""
+    strip = ops.concatenate([strip[:, :, -1:], strip, strip[:, :, :1]], 2)
+    return ops.concatenate([strip[:, :1], strip, strip[:, -1:]], 1)
+
+
+def street_seen(strips, far, latents, fraction, walked, window):
+    """Return features (batch * window, height, width, channels) of frames of a street.
+
+    strips: each (batch, rows, columns, channels), at the keyframe before; far: (2 * batch, height, width, channels),
+    what is far away at the keyframes before and after; latents: (batch * window, latent_dim) of the frames; fraction:
+    (batch * window, 1), of the way between these keyframes; walked: see walked_by_side. How the camera sways depends on
+    the latent of the frame.
+    """
+    sway = SWAY * layers.Dense(2, kernel_initializer=normal(), dtype="float32", name="sway")(latents)
+    down, right = positions(*far.shape[1:3])
+    # What has one number for each frame comes first: on TensorFlow, Keras takes what it adds for a bias otherwise, if
+    # there are as many frames as rows or columns.
+    down, right = 0 - sway[:, :1, None] + down[:, None], 0 - sway[:, 1:, None] + right
+    walked, before, after = (ops.repeat(each, window, 0) for each in (walked, *ops.split(far, 2, 0)))
+    ahead = 1 / ops.maximum(ops.abs(passed_at(down, right, walked)), 1 / FARTHEST)  # in keyframes
+    place = ops.sign(walked[:, :1, None]) * fraction[..., None] + ahead  # seen from the keyframe before
+    turned = ops.mod(ops.arctan2(down, right / ASPECT) / (2 * math.pi), 1.0)
+    x = before + ops.cast(fraction[..., None, None], far.dtype) * (after - before)
+    for strip, (rows, columns, reach) in zip(strips, STRIPS, strict=True):
+        # All of it is shown for two thirds of its reach, and then less and less.
+        shown = ops.cast(ops.clip(3 - 3 * ahead / (reach - 1), 0, 1)[..., None], far.dtype)
+        x = (1 - shown) * x if rows == STRIPS[0][0] else x
+        x = x + shown * sample(with_edges(strip), rows * place + 0.5, columns * turned + 0.5, window)
+    return x
+
+
+def positions(height, width):
+    """Return how far below the middle each row is (height,), and how far right each column (width,), in heights."""
+    return [((np.arange(side) + 0.5 - side / 2) / height).astype("float32") for side in (height, width)]
+
+
+def passed_at(down, right, walked):
+    """Return how far one walks from keyframe to keyframe, relative to how far away what is at each position is.
+
+    down: (batch, height, 1), right: (batch, 1, width), in frame heights; walked: (batch, 4), see walked_by_side.
+    Returns (batch, height, width). To the right and left there are walls, on which it is the same at all heights, so
+    that what stands on them stays upright. Below and above, ground and sky are planes between the walls.
+    """
+    return sum(part * walked[:, side, None, None] for side, part in enumerate(parts_of_sides(down, right)))
+
+
+def parts_of_sides(down, right):
+    """Return what each side's distance counts at each position: below, above, right and left, see passed_at."""
+    aside = ops.abs(right) / ASPECT
+    return ops.relu(down - aside), ops.relu(0 - down - aside), ops.relu(right) / ASPECT, ops.relu(0 - right) / ASPECT
+
+
+def sample(x, row, column, window):
+    """Return x (batch, rows, columns, channels) at other positions, between its pixels by bilinear interpolation.
+
+    row, column: (batch * window, height, width) float32, for a window of times each of x; outside, x is as at its edge.
+    """
+    rows, columns, channels = x.shape[1:]
+    row, column = ops.clip(row, 0, rows - 1.001), ops.clip(column, 0, columns - 1.001)
+    top, left = ops.floor(row), ops.floor(column)
+    below, beside = row - top, column - left
+    number = ops.cumsum(ops.ones_like(top[:, :1, :1]), 0) - 1  # of the image in its batch, whose size is not known
+    first = ops.cast(number, "int32") // window * (rows * columns) + ops.cast(top * columns + left, "int32")
+    pixels = ops.reshape(x, (-1, channels))
+    # A sum of four products was a quarter faster than one product of stacked pixels, with its gradient.
+    weights = [(1 - below) * (1 - beside), (1 - below) * beside, below * (1 - beside), below * beside]
+    return sum(
+        ops.cast(weight[..., None], x.dtype) * ops.take(pixels, first + offset, 0)
+        for weight, offset in zip(weights, (0, 1, columns, columns + 1), strict=True)
+    )
