@@ -91,6 +91,22 @@ def test_walks_start_in_the_direction_of_the_video(tmp_path, order):
         assert (order * kernel > 0).all() and not distances.trainable_variables
 
 
+def test_each_scene_has_its_direction_and_distances(tmp_path):
+    zoomed = [cv2.resize(TEXTURE[i : 64 - i, 2 * i : 128 - 2 * i], (128, 64)) for i in range(16)]
+    paths = list_frames(write_frames(tmp_path, zoomed + zoomed[::-2] + [zoomed[0]]))
+    scenes = (16 / 25, 24 / 25, 1.0)  # the last is too short to measure anything
+    timeline = SimpleNamespace(
+        frame_interval=1 / 30, times=np.arange(25) / 30, scene_ends=np.repeat([16, 24, 25], [16, 8, 1])
+    )
+    network = build_generator(64, (32, 64, 3), 4, walks=True, scenes=scenes)
+    pace = Pace(paths, timeline, 0, scenes)
+    pace.set_distances(SimpleNamespace(generator=network, ema_generator=network))
+    forward, backward, unknown = ops.convert_to_numpy(network.get_layer("distances").kernel)
+    assert (forward > 0).all() and (backward < -1.3 * forward).all()
+    np.testing.assert_allclose(unknown, (forward + backward) / 2, rtol=1e-5)
+    assert pace.speed == pytest.approx(Pace(paths[:16], read_timeline(paths[:16]), 0).speed, rel=0.3)
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_optical_flow_tells_how_far_away_ground_sky_and_walls_are(sign):
     walked, (down, right) = sign * np.array([[0.03, 0.005, 0.02, 0.01]]), positions(80, 160)

@@ -14,7 +14,7 @@ from walkgan.sampling import evenly_spaced
 from walkgan.street import parts_of_sides, positions
 
 MIN_FRAME_RATE = 15  # below, frames do not look like motion
-NUM_PAIRS = 256  # pairs of frames whose speed is measured, to about 5%
+NUM_PAIRS = 256  # pairs of frames of each scene whose speed is measured, to about 5%
 ROUNDS = 3  # of the secant method; the speed is not proportional to the steps
 MIN_BACKWARD = 0.75  # share of the pairs of a video that goes backward
 MIN_WALKED = 0.001  # from frame to frame: nothing stands still for good
@@ -28,31 +28,27 @@ class Pace:
     about 0.6 times its speed here, or faster, and a second of a walk takes as many steps more or fewer.
     """
 
-    def __init__(self, paths, timeline, seed):
+    def __init__(self, paths, timeline, seed, scenes=(1.0,)):
         self.speed, self.walked, self.seed = None, None, seed
         if not timeline or timeline.frame_interval > 1.01 / MIN_FRAME_RATE:  # frames.json rounds times
             return
         self.frame_rate = 1 / timeline.frame_interval
         intervals = np.diff(timeline.times, append=np.inf)  # which differ: every frame, then every second one
-        within_scene = np.arange(len(paths)) + 1 < timeline.scene_ends
-        firsts = np.flatnonzero(within_scene & (abs(intervals * self.frame_rate - 1) < 0.4))
-        if len(firsts):
-            firsts = firsts[evenly_spaced(len(firsts), min(NUM_PAIRS, len(firsts)))]
-            pairs = [to_grey([read_frame(paths[i]) for i in (first, first + 1)]) for first in firsts]
-            measured, mean_flow = [], 0
-            for flow in optical_flow(pairs, pairs[0][0].shape[0]):
-                measured.append(speed_and_expansion(flow))
-                mean_flow = mean_flow + flow / len(pairs)
-            speeds, expansions = np.transpose(measured)
-            sign = -1 if (expansions < 0).mean() > MIN_BACKWARD else 1
-            self.speed, self.walked = float(np.median(speeds)), sign * walked_by_flow(mean_flow, sign)
+        without_cut = np.arange(len(paths)) + 1 < timeline.scene_ends
+        firsts = np.flatnonzero(without_cut & (abs(intervals * self.frame_rate - 1) < 0.4))
+        scene_of_pair = np.searchsorted(scenes, firsts / len(paths), "right")
+        measured = [measure_pairs(paths, firsts[scene_of_pair == scene]) for scene in np.unique(scene_of_pair)]
+        if measured:
+            self.speed = float(np.median(np.concatenate([speeds for speeds, _ in measured])))
+            self.walked = np.tile(np.mean([walked for _, walked in measured], 0), (len(scenes), 1))
+            self.walked[np.unique(scene_of_pair)] = [walked for _, walked in measured]
 
     def set_distances(self, gan):
         """Let the walks of a GAN that is to be trained go as far, and in the direction, as the video does."""
         if self.speed:
             _, period = keyframe_pair(gan.generator.input_shape[-1])
             for generator in (gan.generator, gan.ema_generator):
-                generator.get_layer("distances").kernel.assign([period * self.walked])
+                generator.get_layer("distances").kernel.assign(period * self.walked)
 
     def set(self, gan):
         """Measure the speed of walks and set the steps per second that make it the video's."""
@@ -67,6 +63,22 @@ class Pace:
             return median_speed(before, generate(gan, ops.convert_to_numpy(rotate(latents, angles))))
 
         gan.ema_generator.name = f"walker_{steps_per_frame(speed_at, self.speed) * self.frame_rate:.6g}"
+
+
+def measure_pairs(paths, firsts):
+    """Return speeds (pairs,) in frame heights per frame, and how far one walks from frame to frame, see walked_by_flow.
+
+    firsts: the index in paths of each pair's first frame. Of many, NUM_PAIRS are measured.
+    """
+    firsts = firsts[evenly_spaced(len(firsts), min(NUM_PAIRS, len(firsts)))]
+    pairs = [to_grey([read_frame(paths[i]) for i in (first, first + 1)]) for first in firsts]
+    measured, mean_flow = [], 0
+    for flow in optical_flow(pairs, pairs[0][0].shape[0]):
+        measured.append(speed_and_expansion(flow))
+        mean_flow = mean_flow + flow / len(pairs)
+    speeds, expansions = np.transpose(measured)
+    sign = -1 if (expansions < 0).mean() > MIN_BACKWARD else 1
+    return speeds, sign * walked_by_flow(mean_flow, sign)
 
 
 def steps_per_frame(speed_at, target):

@@ -28,14 +28,14 @@ FARTHEST = 64  # keyframes ahead; all that is farther away is the same to a stri
 SWAY = 0.1  # frame heights for each unit of its layer's output, which is about 0.2 at first
 
 
-def walked_by_side(keyframes):
+def walked_by_side(scene):
     """Return how far one walks from keyframe to keyframe, relative to how far away ground, sky and walls are.
 
-    keyframes: (batch, latent_dim). Returns (batch, 4), of what is below, above, right and left, in 1 / frame heights,
+    scene: (batch, scenes), one-hot. Returns (batch, 4), of what is below, above, right and left, in 1 / frame heights,
     of the last two in 1 / (ASPECT frame heights); negative where one walks backward. The video tells, see pace.py.
     """
     options = {"kernel_initializer": keras.initializers.Constant(0.5), "use_bias": False, "trainable": False}
-    return layers.Dense(4, dtype="float32", name="distances", **options)(ops.ones_like(keyframes[:, :1]))
+    return layers.Dense(4, dtype="float32", name="distances", **options)(scene)
 
 
 def latents_along(keyframes, walked):

@@ -109,7 +109,7 @@ def run_training(run_dir, settings, gan, paths, info, timeline, network):
     progress = ProgressBar(gan.steps, last_step, steps_per_epoch, stop)
     log = CSVLog(run_dir / "metrics.csv", gan.steps, steps_per_epoch, settings)
     samples = SampleGrid(run_dir, settings, paths)
-    pace = Pace(paths, timeline, settings.seed)
+    pace = Pace(paths, timeline, settings.seed, info["scenes"])
     checkpoints = Checkpoints(run_dir, settings, samples, pace)
     comparable = [row for row in log.rows if float(row["step"]) > scored_since]
     evaluation = PeriodicEvaluation(run_dir, settings, paths, network, comparable, pace, stop)
