@@ -10,7 +10,7 @@ from test_keyframes import LATENT_DIM, walk
 from models import build_generator
 from walkgan.keyframes import keyframe_pair
 from walkgan.latents import rotated_latent, rotation_periods
-from walkgan.street import ASPECT, STRIPS, SWAY, latents_along, street_seen
+from walkgan.street import ASPECT, STRIPS, SWAY, latents_along, street_seen, sway_at
 from walkgan.warm_start import copy_weights
 
 WALKED = np.array([1.0, 0.2, 0.5, 0.3])  # from one keyframe to the next, of what is below, above, right and left
@@ -81,6 +81,17 @@ def test_sway_moves_the_whole_frame():
     strip = {1: painted_strip(1)}
     still, moved = seen(strip), seen(strip, sway=(0.1, -0.05))  # 4 pixels down, 2 to the left
     np.testing.assert_allclose(moved[8:-8, 8:-8], np.roll(still, (4, -2), (0, 1))[8:-8, 8:-8], atol=0.01)
+
+
+def test_only_slow_pairs_turn_the_camera_and_all_of_them_about_equally_fast():
+    latents = keras.Input((LATENT_DIM,))
+    model = keras.Model(latents, sway_at(latents))
+    model.get_layer("sway").kernel.assign(np.ones((LATENT_DIM, 2)))
+    turned = ops.convert_to_numpy(model(np.eye(LATENT_DIM, dtype="float32")))[: LATENT_DIM // 2, 0]
+    periods = rotation_periods(LATENT_DIM)
+    assert (turned[periods < 64] == 0).all() and (turned[periods >= 64] > 0).all()
+    between = (periods >= 64) & (periods < 512)
+    assert between.sum() > 1 and np.ptp(turned[between] / periods[between]) < 1e-6
 
 
 @pytest.mark.parametrize("batch", [1, HEIGHT, WIDTH])

@@ -16,8 +16,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from walkgan.keyframes import keyframe_pair
-from walkgan.latents import rotate, step_angles
+from walkgan.keyframes import KEYFRAME_STEPS, SLOW_STEPS, keyframe_pair
+from walkgan.latents import rotate, rotation_periods, step_angles
 from walkgan.layers import normal
 
 # Of each strip: rows from keyframe to keyframe, columns, and how many keyframes it reaches ahead. Finer ones are for
@@ -25,6 +25,7 @@ from walkgan.layers import normal
 STRIPS = (1, 16, 24), (4, 32, 12), (8, 64, 8)
 ASPECT = 1.2  # the edge between ground and wall runs so far sideways for each frame height down
 FARTHEST = 64  # keyframes ahead; all that is farther away is the same to a strip
+FAST_STEPS = 2 * KEYFRAME_STEPS  # pairs of latents that take less for a turn do not move the camera
 SWAY = 0.1  # frame heights for each unit of its layer's output, which is about 0.2 at first
 
 
@@ -61,6 +62,19 @@ def with_edges(strip):
     return ops.concatenate([strip[:, :1], strip, strip[:, -1:]], 1)
 
 
+def sway_at(latents):
+    """Return how far down and right the camera's turns move the whole frame, (batch * window, 2), in frame heights.
+
+    It is learned from those pairs of the latents that take a second or more for half a turn: fast ones shook the
+    camera. What takes longer turns it farther, so that all pairs turn it about equally fast.
+    """
+    periods = rotation_periods(latents.shape[-1])
+    reach = np.where(periods < FAST_STEPS, 0, np.minimum(periods / SLOW_STEPS, 4)).astype("float32")
+    return SWAY * layers.Dense(2, kernel_initializer=normal(), dtype="float32", name="sway")(
+        latents * np.tile(reach, 2)
+    )
+
+
 def street_seen(strips, far, latents, fraction, walked, window):
     """Return features (batch * window, height, width, channels) of frames of a street.
 
@@ -69,7 +83,7 @@ def street_seen(strips, far, latents, fraction, walked, window):
     (batch * window, 1), of the way between these keyframes; walked: see walked_by_side. How the camera sways depends on
     the latent of the frame.
     """
-    sway = SWAY * layers.Dense(2, kernel_initializer=normal(), dtype="float32", name="sway")(latents)
+    sway = sway_at(latents)
     down, right = positions(*far.shape[1:3])
     # What has one number for each frame comes first: on TensorFlow, Keras takes what it adds for a bias otherwise, if
     # there are as many frames as rows or columns.
