@@ -114,7 +114,7 @@ def test_only_the_slow_part_of_a_latent_tells_what_is_far_away():
     generator = build_generator(LATENT_DIM, FRAME_SHAPE, 4, walks=True)
     for layer in generator.layers:
         if layer.name.startswith(("dense", "far", "street", "to_rgb")):
-            layer.set_weights([30 * weight for weight in layer.get_weights()])
+            layer.set_weights([60 * weight for weight in layer.get_weights()])
         if layer.name in ("sway", "strip_0", "strip_1", "strip_2"):  # the camera's own motion, and what is near
             layer.set_weights([0 * weight for weight in layer.get_weights()])
     pair, _ = keyframes.keyframe_pair(LATENT_DIM)
@@ -126,7 +126,7 @@ def test_only_the_slow_part_of_a_latent_tells_what_is_far_away():
     slow[np.tile(is_slow, 2)] += 1
     before, fast, slow = generator.predict(np.stack([before, fast, slow]), verbose=0)
     np.testing.assert_allclose(fast, before, atol=1e-5)
-    assert np.abs(slow - before).mean() > 0.001
+    assert np.abs(slow - before).mean() > 0.01
 
 
 def test_a_warm_start_from_a_generator_without_keyframes_tells_what_starts_anew():

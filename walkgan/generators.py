@@ -13,9 +13,10 @@ from walkgan.images import to_float, to_uint8
 from walkgan.keras2 import as_keras3
 from walkgan.keyframes import keyframes_around
 from walkgan.scenes import move_to_scenes
+from walkgan.street import STRIP_NAMES
 
 NUM_SAMPLES = 16  # images in a grid of samples, 4 x 4
-AT_KEYFRAMES = "far", "strip_0", "strip_1", "strip_2"  # layers of a generator of walks, see street.py
+AT_KEYFRAMES = "far", *STRIP_NAMES  # layers of a generator of walks, see street.py
 PROJECTION_RESTARTS, PROJECTION_STEPS = 8, 200
 
 

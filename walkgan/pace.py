@@ -37,11 +37,12 @@ class Pace:
         without_cut = np.arange(len(paths)) + 1 < timeline.scene_ends
         firsts = np.flatnonzero(without_cut & (abs(intervals * self.frame_rate - 1) < 0.4))
         scene_of_pair = np.searchsorted(scenes, firsts / len(paths), "right")
-        measured = [measure_pairs(paths, firsts[scene_of_pair == scene]) for scene in np.unique(scene_of_pair)]
+        measured = {scene: measure_pairs(paths, firsts[scene_of_pair == scene]) for scene in np.unique(scene_of_pair)}
         if measured:
-            self.speed = float(np.median(np.concatenate([speeds for speeds, _ in measured])))
-            self.walked = np.tile(np.mean([walked for _, walked in measured], 0), (len(scenes), 1))
-            self.walked[np.unique(scene_of_pair)] = [walked for _, walked in measured]
+            speeds, walked = zip(*measured.values(), strict=True)
+            self.speed = float(np.median(np.concatenate(speeds)))
+            self.walked = np.tile(np.mean(walked, 0), (len(scenes), 1))
+            self.walked[list(measured)] = walked
 
     def set_distances(self, gan):
         """Let the walks of a GAN that is to be trained go as far, and in the direction, as the video does."""

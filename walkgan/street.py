@@ -23,6 +23,7 @@ from walkgan.layers import normal
 # Of each strip: rows from keyframe to keyframe, columns, and how many keyframes it reaches ahead. Finer ones are for
 # what is nearer, where they fill about two pixels of 160x320 or more.
 STRIPS = (1, 16, 24), (4, 32, 12), (8, 64, 8)
+STRIP_NAMES = tuple(f"strip_{number}" for number in range(len(STRIPS)))  # of the layers that draw them
 ASPECT = 1.2  # the edge between ground and wall runs so far sideways for each frame height down
 FARTHEST = 64  # keyframes ahead; all that is farther away is the same to a strip
 FAST_STEPS = 2 * KEYFRAME_STEPS  # pairs of latents that take less for a turn do not move the camera

@@ -10,7 +10,7 @@ from models import MAX_DOWNSAMPLINGS, MAX_SCENE_LEVEL, frame_shapes_by_level, nu
 from walkgan.errors import InputError, SettingError
 from walkgan.run_folder import load_run_info, load_settings
 from walkgan.settings import option_name
-from walkgan.street import STRIPS
+from walkgan.street import STRIP_NAMES
 
 
 def warm_start(run_dir, gan, settings):
@@ -81,7 +81,7 @@ def copy_scenes(source, own):
     All scenes of `own` start alike; or what scaled and shifted the first of `source` becomes a part of the
     normalisation.
     """
-    for level in (*range(MAX_SCENE_LEVEL + 1), *(f"strip_{number}" for number in range(len(STRIPS)))):
+    for level in (*range(MAX_SCENE_LEVEL + 1), *STRIP_NAMES):
         scale, shift, norm = f"scale_{level}", f"shift_{level}", own.get(f"norm_{level}")
         if scale in own and scale not in source:
             for name in (scale, shift):
