@@ -127,10 +127,12 @@ def _frames_of_street(far, keyframes, scene, latents, fraction, widths, window):
     """Return features of frames of a street: see street_seen. keyframes, scene: (2 * batch, ...), as `far`."""
     keyframes, _ = ops.split(keyframes, 2, 0)
     scene = None if scene is None else ops.split(scene, 2, 0)[0]
-    walked, channels = walked_by_side(ops.ones_like(keyframes[:, :1]) if scene is None else scene), far.shape[-1]
+    channels, scenes = far.shape[-1], ops.ones_like(keyframes[:, :1]) if scene is None else scene
+    walked = walked_by_side(scenes)
     strips = _draw_strips(latents_along(keyframes, walked), scene, widths, channels)
     far = _conv(channels, 1, name="far", use_bias=False)(far)
-    x = _conv(channels, 3, name="street", use_bias=False)(street_seen(strips, far, latents, fraction, walked, window))
+    x = street_seen(strips, far, latents, fraction, walked, scenes, window)
+    x = _conv(channels, 3, name="street", padding="valid", use_bias=False)(x)
     return layers.ReLU()(_norm(x, "street", None))
 
 

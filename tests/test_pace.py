@@ -7,14 +7,11 @@ import keras
 import numpy as np
 import pytest
 from conftest import write_frames
-from keras import ops
 
-from models import build_generator
 from walkgan import pace
 from walkgan.dataset import list_frames, read_timeline
 from walkgan.generators import steps_per_second
-from walkgan.pace import Pace, median_speed, steps_per_frame, walked_by_flow
-from walkgan.street import passed_at, positions
+from walkgan.pace import Pace, median_speed, steps_per_frame
 
 TEXTURE = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (64, 128, 3), "uint8"), (0, 0), 2)
 
@@ -76,44 +73,6 @@ def test_the_speed_is_that_of_the_usual_interval(panned_frames):
     timeline = SimpleNamespace(frame_interval=0.0667, scene_ends=np.full(13, 13), times=times)
     speed = Pace([panned_frames[number] for number in numbers], timeline, 0).speed
     assert speed == pytest.approx(4 / 64, rel=0.1)
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_walks_start_in_the_direction_of_the_video(tmp_path, order):
-    zoomed = [cv2.resize(TEXTURE[i : 64 - i, 2 * i : 128 - 2 * i], (128, 64)) for i in range(16)][::order]
-    paths = list_frames(write_frames(tmp_path, zoomed))
-    networks = [build_generator(8, (32, 64, 3), 4, walks=True) for _ in range(2)]
-    gan = SimpleNamespace(generator=networks[0], ema_generator=networks[1])
-    Pace(paths, read_timeline(paths), 0).set_distances(gan)
-    for network in networks:
-        distances = network.get_layer("distances")
-        kernel = ops.convert_to_numpy(distances.kernel)
-        assert (order * kernel > 0).all() and not distances.trainable_variables
-
-
-def test_each_scene_has_its_direction_and_distances(tmp_path):
-    zoomed = [cv2.resize(TEXTURE[i : 64 - i, 2 * i : 128 - 2 * i], (128, 64)) for i in range(16)]
-    paths = list_frames(write_frames(tmp_path, zoomed + zoomed[::-2] + [zoomed[0]]))
-    scenes = (16 / 25, 24 / 25, 1.0)  # the last is too short to measure anything
-    timeline = SimpleNamespace(
-        frame_interval=1 / 30, times=np.arange(25) / 30, scene_ends=np.repeat([16, 24, 25], [16, 8, 1])
-    )
-    network = build_generator(64, (32, 64, 3), 4, walks=True, scenes=scenes)
-    pace = Pace(paths, timeline, 0, scenes)
-    pace.set_distances(SimpleNamespace(generator=network, ema_generator=network))
-    forward, backward, unknown = ops.convert_to_numpy(network.get_layer("distances").kernel)
-    assert (forward > 0).all() and (backward < -1.3 * forward).all()
-    np.testing.assert_allclose(unknown, (forward + backward) / 2, rtol=1e-5)
-    assert pace.speed == pytest.approx(Pace(paths[:16], read_timeline(paths[:16]), 0).speed, rel=0.3)
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_the_optical_flow_tells_how_far_away_ground_sky_and_walls_are(sign):
-    walked, (down, right) = sign * np.array([[0.03, 0.005, 0.02, 0.01]]), positions(80, 160)
-    passed = ops.convert_to_numpy(passed_at(down[None, :, None], right[None, None], walked))[0]
-    turned = np.stack(np.broadcast_arrays(right[None] * passed + 0.02, down[:, None] * passed - 0.01), -1)
-    np.testing.assert_allclose(walked_by_flow(80 * turned, sign), np.abs(walked[0]), rtol=1e-3)
-    assert (walked_by_flow(80 * turned, -sign) > 0).all()  # never the other way
 
 
 def test_an_untrained_generator_keeps_its_name(panned_frames):

@@ -1,5 +1,6 @@
 """The street of a walk: frames show it in perspective, and what comes nearer stays what it is."""
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from test_keyframes import LATENT_DIM, walk
 from models import build_generator
 from walkgan.keyframes import keyframe_pair
 from walkgan.latents import rotated_latent, rotation_periods
-from walkgan.street import ASPECT, STRIPS, SWAY, latents_along, street_seen, sway_at
+from walkgan.street import ASPECT, STRIPS, latents_along, street_seen
 from walkgan.warm_start import copy_weights
 
 WALKED = np.array([1.0, 0.2, 0.5, 0.3])  # from one keyframe to the next, of what is below, above, right and left
@@ -36,13 +37,13 @@ def expected_view(time):
     return painted(1 / near + time, np.arctan2(down, right) / (2 * np.pi)), 1 / near
 
 
-def seeing(sway=(0.0, 0.0), window=1):
-    """Return street_seen as a model of strips, what is far away, fraction and distances."""
+def seeing(turned=(0.0, 0.0), horizon=0.0, window=1):
+    """Return street_seen as a model of strips, what is far away, latents of 1, fraction, distances and scene."""
     strips = [keras.Input((rows * reach, columns, 1)) for rows, columns, reach in STRIPS]
-    others = [keras.Input(shape) for shape in ((HEIGHT, WIDTH, 1), (LATENT_DIM,), (1,), (4,))]
+    others = [keras.Input(shape) for shape in ((HEIGHT, WIDTH, 1), (LATENT_DIM,), (1,), (4,), (1,))]
     model = keras.Model([*strips, *others], street_seen(strips, *others, window))
-    layer = model.get_layer("sway")
-    layer.set_weights([np.zeros(layer.kernel.shape), np.divide(sway, SWAY)])
+    model.get_layer("camera").kernel.assign(np.tile(np.divide(turned, LATENT_DIM), (LATENT_DIM, 1)))
+    model.get_layer("horizon").kernel.assign([[horizon]])
     return model
 
 
@@ -50,9 +51,11 @@ def seen(strips, far=0.0, fraction=0.0, walked=WALKED, **options):
     """Return one frame of strips, {number: (rows, columns, 1)}; the others are 0."""
     shapes = [(rows * reach, columns, 1) for rows, columns, reach in STRIPS]
     strips = [np.broadcast_to(strips.get(number, 0.0), shape)[None] for number, shape in enumerate(shapes)]
-    far = np.full((2, HEIGHT, WIDTH, 1), far)
-    inputs = [*strips, far, np.zeros((1, LATENT_DIM)), [[fraction]], [walked]]
-    return ops.convert_to_numpy(seeing(**options)([np.asarray(each, "float32") for each in inputs]))[0, ..., 0]
+    far = np.broadcast_to(far, (2, HEIGHT, WIDTH, 1))
+    inputs = [*strips, far, np.ones((1, LATENT_DIM)), [[fraction]], [walked], [[1]]]
+    frame = ops.convert_to_numpy(seeing(**options)([np.asarray(each, "float32") for each in inputs]))[0, ..., 0]
+    assert frame.shape == (HEIGHT + 2, WIDTH + 2)
+    return frame[1:-1, 1:-1]
 
 
 @pytest.mark.parametrize("number", range(len(STRIPS)))
@@ -77,33 +80,33 @@ def test_what_is_far_away_is_seen_in_the_middle_alone():
     assert shown[20, 40] == 1 and (shown[[0, -1]] == 0).all()
 
 
-def test_sway_moves_the_whole_frame():
+def test_a_turn_of_the_camera_moves_the_whole_frame():
+    far = cv2.GaussianBlur(np.random.default_rng(0).standard_normal((HEIGHT, WIDTH)), (0, 0), 2)[..., None]
+    for drawn in ({"strips": {1: painted_strip(1)}}, {"strips": {}, "far": far}):
+        still, moved = seen(**drawn), seen(**drawn, turned=(0.1, -0.05))  # 4 pixels down, 2 to the left
+        np.testing.assert_allclose(moved[8:-8, 8:-8], np.roll(still, (4, -2), (0, 1))[8:-8, 8:-8], atol=0.01)
+
+
+def test_the_horizon_moves_the_street_and_leaves_what_is_far_away():
     strip = {1: painted_strip(1)}
-    still, moved = seen(strip), seen(strip, sway=(0.1, -0.05))  # 4 pixels down, 2 to the left
-    np.testing.assert_allclose(moved[8:-8, 8:-8], np.roll(still, (4, -2), (0, 1))[8:-8, 8:-8], atol=0.01)
-
-
-def test_only_slow_pairs_turn_the_camera_and_all_of_them_about_equally_fast():
-    latents = keras.Input((LATENT_DIM,))
-    model = keras.Model(latents, sway_at(latents))
-    model.get_layer("sway").kernel.assign(np.ones((LATENT_DIM, 2)))
-    turned = ops.convert_to_numpy(model(np.eye(LATENT_DIM, dtype="float32")))[: LATENT_DIM // 2, 0]
-    periods = rotation_periods(LATENT_DIM)
-    assert (turned[periods < 64] == 0).all() and (turned[periods >= 64] > 0).all()
-    between = (periods >= 64) & (periods < 512)
-    assert between.sum() > 1 and np.ptp(turned[between] / periods[between]) < 1e-6
+    np.testing.assert_allclose(seen(strip, horizon=-0.1)[:-8], seen(strip, turned=(-0.1, 0.0))[:-8], atol=0.01)
+    columns = np.arange(WIDTH)[None, :, None]
+    assert seen({}, far=columns, horizon=-0.1)[16, 43] == pytest.approx(43)
+    assert seen({}, far=columns, turned=(0.0, 0.1))[20, 43] == pytest.approx(39)
 
 
 @pytest.mark.parametrize("batch", [1, HEIGHT, WIDTH])
 def test_a_batch_as_large_as_a_side_is_the_same_as_one_by_one(batch):
     """Keras took one number for each of the batch for one for each row or column."""
-    model, rng = seeing(sway=(0.02, 0.01)), np.random.default_rng(0)
-    *strips, _, latents, fraction, walked = [rng.uniform(0, 1, (batch, *each.shape[1:])) for each in model.inputs]
+    model, rng = seeing(turned=(0.02, 0.01), horizon=0.1), np.random.default_rng(0)
+    *strips, _, latents, fraction, walked, scene = [
+        rng.uniform(0, 1, (batch, *each.shape[1:])) for each in model.inputs
+    ]
     far = rng.uniform(0, 1, (2, batch, HEIGHT, WIDTH, 1))
 
     def frames(of):
         both = far[:, of].reshape(-1, HEIGHT, WIDTH, 1)
-        inputs = *(each[of] for each in strips), both, latents[of], fraction[of], walked[of]
+        inputs = *(each[of] for each in strips), both, latents[of], fraction[of], walked[of], scene[of]
         return ops.convert_to_numpy(model([np.asarray(each, "float32") for each in inputs]))
 
     alone = np.concatenate([frames(slice(i, i + 1)) for i in range(batch)])

@@ -26,7 +26,7 @@ def motion(walks):
     for walk in walks:
         grey = to_grey(walk)
         similarity += [structural_similarity(before, after) for before, after in pairwise(grey)]
-        flows += map(speed_and_expansion, optical_flow(pairwise(grey), walk.shape[1]))
+        flows += map(speed_and_expansion, optical_flow(pairwise(grey)))
         histograms = np.stack([_colour_histogram(frame) for frame in walk])
         lags = [lag for lag in LAGS if lag < len(walk)]
         colour.append([np.minimum(histograms[:-lag], histograms[lag:]).sum(1).mean() for lag in lags])
@@ -35,17 +35,17 @@ def motion(walks):
     return {name: np.array(curve) for name, curve in curves.items()}
 
 
-def optical_flow(pairs, height):
-    """Yield the optical flow (height, width, 2) in pixels of x and y, for pairs of grey uint8 images of that height."""
+def optical_flow(pairs):
+    """Yield the optical flow (height, width, 2) in pixels of x and y, for pairs of grey uint8 images."""
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    flow.setFinestScale(0 if height < 80 else 1)
     for pair in pairs:
+        flow.setFinestScale(0 if len(pair[0]) < 80 else 1)
         yield flow.calc(*pair, None)
 
 
 def speeds_and_expansions(before, after):
     """Return the speed and the expansion of pairs of frames (count, height, width, 3) uint8: two arrays (count,)."""
-    flows = optical_flow(zip(to_grey(before), to_grey(after), strict=True), before.shape[1])
+    flows = optical_flow(zip(to_grey(before), to_grey(after), strict=True))
     return np.transpose([speed_and_expansion(flow) for flow in flows])
 
 

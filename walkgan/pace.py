@@ -5,19 +5,16 @@ import math
 import numpy as np
 from keras import ops
 
+from walkgan.camera import Camera, shrink
 from walkgan.generators import generate
 from walkgan.images import read_frame, to_grey
-from walkgan.keyframes import keyframe_pair
 from walkgan.latents import rotate, step_angles
 from walkgan.motion_metrics import optical_flow, speed_and_expansion, speeds_and_expansions
 from walkgan.sampling import evenly_spaced
-from walkgan.street import parts_of_sides, positions
 
 MIN_FRAME_RATE = 15  # below, frames do not look like motion
 NUM_PAIRS = 256  # pairs of frames of each scene whose speed is measured, to about 5%
 ROUNDS = 3  # of the secant method; the speed is not proportional to the steps
-MIN_BACKWARD = 0.75  # share of the pairs of a video that goes backward
-MIN_WALKED = 0.001  # from frame to frame: nothing stands still for good
 MIN_STEPS, MAX_STEPS = 0.25, 3.0  # per frame of the video: early in a training, speeds mean little
 
 
@@ -29,27 +26,24 @@ class Pace:
     """
 
     def __init__(self, paths, timeline, seed, scenes=(1.0,)):
-        self.speed, self.walked, self.seed = None, None, seed
+        self.speed, self.camera, self.seed = None, None, seed
         if not timeline or timeline.frame_interval > 1.01 / MIN_FRAME_RATE:  # frames.json rounds times
             return
         self.frame_rate = 1 / timeline.frame_interval
         intervals = np.diff(timeline.times, append=np.inf)  # which differ: every frame, then every second one
         without_cut = np.arange(len(paths)) + 1 < timeline.scene_ends
         firsts = np.flatnonzero(without_cut & (abs(intervals * self.frame_rate - 1) < 0.4))
-        scene_of_pair = np.searchsorted(scenes, firsts / len(paths), "right")
-        measured = {scene: measure_pairs(paths, firsts[scene_of_pair == scene]) for scene in np.unique(scene_of_pair)}
-        if measured:
-            speeds, walked = zip(*measured.values(), strict=True)
-            self.speed = float(np.median(np.concatenate(speeds)))
-            self.walked = np.tile(np.mean(walked, 0), (len(scenes), 1))
-            self.walked[list(measured)] = walked
+        if len(firsts):
+            scene_of_pair = np.searchsorted(scenes, firsts / len(paths), "right")
+            measured = [measure_pairs(paths, firsts[scene_of_pair == scene]) for scene in range(len(scenes))]
+            self.speed = float(np.median(np.concatenate([speeds for speeds, _ in measured])))
+            self.camera = Camera([flows for _, flows in measured])
 
-    def set_distances(self, gan):
-        """Let the walks of a GAN that is to be trained go as far, and in the direction, as the video does."""
-        if self.speed:
-            _, period = keyframe_pair(gan.generator.input_shape[-1])
+    def set_camera(self, gan):
+        """Let the camera of a GAN that is to be trained walk, turn and have its horizon as in the video."""
+        if self.camera:
             for generator in (gan.generator, gan.ema_generator):
-                generator.get_layer("distances").kernel.assign(period * self.walked)
+                self.camera.set(generator)
 
     def set(self, gan):
         """Measure the speed of walks and set the steps per second that make it the video's."""
@@ -67,19 +61,14 @@ class Pace:
 
 
 def measure_pairs(paths, firsts):
-    """Return speeds (pairs,) in frame heights per frame, and how far one walks from frame to frame, see walked_by_flow.
+    """Return speeds (pairs,), in frame heights per frame, and shrunk optical flows, see camera.py, of pairs of frames.
 
     firsts: the index in paths of each pair's first frame. Of many, NUM_PAIRS are measured.
     """
     firsts = firsts[evenly_spaced(len(firsts), min(NUM_PAIRS, len(firsts)))]
     pairs = [to_grey([read_frame(paths[i]) for i in (first, first + 1)]) for first in firsts]
-    measured, mean_flow = [], 0
-    for flow in optical_flow(pairs, pairs[0][0].shape[0]):
-        measured.append(speed_and_expansion(flow))
-        mean_flow = mean_flow + flow / len(pairs)
-    speeds, expansions = np.transpose(measured)
-    sign = -1 if (expansions < 0).mean() > MIN_BACKWARD else 1
-    return speeds, sign * walked_by_flow(mean_flow, sign)
+    measured = [(speed_and_expansion(flow)[0], shrink(flow)) for flow in optical_flow(pairs)]
+    return [np.array([each[part] for each in measured]) for part in range(2)]
 
 
 def steps_per_frame(speed_at, target):
@@ -101,20 +90,3 @@ def steps_per_frame(speed_at, target):
 def median_speed(before, after):
     """Return the median speed of pairs of frames (count, height, width, 3) uint8, in frame heights per pair."""
     return float(np.median(speeds_and_expansions(before, after)[0]))
-
-
-def walked_by_flow(flow, sign):
-    """Return how far one walks from frame to frame, relative to how far away ground, sky and walls are: (4,).
-
-    flow: the mean optical flow (height, width, 2) of a video, x and y in pixels; sign: 1 forward, -1 backward. In the
-    units of walked_by_side. By least squares, with a turn of the camera, which moves everything alike.
-    """
-    height, width = flow.shape[:2]
-    down, right = positions(height, width)
-    down, right = np.meshgrid(down, right, indexing="ij")
-    parts = np.stack([ops.convert_to_numpy(part) for part in parts_of_sides(down, right)], -1)
-    one = np.ones_like(down)[..., None]
-    rows = np.dstack([right[..., None] * parts, one, 0 * one]), np.dstack([down[..., None] * parts, 0 * one, one])
-    moved = np.moveaxis(flow, -1, 0).reshape(-1) / height
-    walked = np.linalg.lstsq(np.stack(rows).reshape(-1, 6), moved, rcond=None)[0][:4]
-    return np.maximum(sign * walked, MIN_WALKED)

@@ -4,8 +4,8 @@ A generator that draws each frame anew draws posts that bend and places that mel
 motion. So what is beside the way is drawn on strips: their rows are places along the way, their columns directions
 around it. A place is drawn from the latent that the walk has when it passes the place, so it is the same for as long as
 it can be seen, and a strip one keyframe later is the same strip, moved by whole rows. Each frame sees the strips in
-perspective: ground, sky and walls are planes along the way, at distances that the video tells (see pace.py). Only what
-is far away is drawn as an image, on keyframes.
+perspective: ground, sky and walls are planes along the way, at distances that the video tells (see camera.py). Only
+what is far away is drawn as an image, on keyframes.
 
 A generator of single frames is made of Keras operations, without layers of our own: its file can be shared.
 """
@@ -16,28 +16,31 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from walkgan.keyframes import KEYFRAME_STEPS, SLOW_STEPS, keyframe_pair
-from walkgan.latents import rotate, rotation_periods, step_angles
-from walkgan.layers import normal
+from walkgan.keyframes import keyframe_pair
+from walkgan.latents import rotate, step_angles
 
 # Of each strip: rows from keyframe to keyframe, columns, and how many keyframes it reaches ahead. Finer ones are for
 # what is nearer, where they fill about two pixels of 160x320 or more.
 STRIPS = (1, 16, 24), (4, 32, 12), (8, 64, 8)
+MEASURED = "distances", "horizon", "camera"  # layers whose weights the video tells, see camera.py
 STRIP_NAMES = tuple(f"strip_{number}" for number in range(len(STRIPS)))  # of the layers that draw them
 ASPECT = 1.2  # the edge between ground and wall runs so far sideways for each frame height down
 FARTHEST = 64  # keyframes ahead; all that is farther away is the same to a strip
-FAST_STEPS = 2 * KEYFRAME_STEPS  # pairs of latents that take less for a turn do not move the camera
-SWAY = 0.1  # frame heights for each unit of its layer's output, which is about 0.2 at first
+
+
+def told_by_video(inputs, name, units, initial):
+    """Return numbers (batch, units) that are linear in the inputs, and not trained: the video tells, see camera.py."""
+    options = {"kernel_initializer": keras.initializers.Constant(initial), "use_bias": False, "trainable": False}
+    return layers.Dense(units, dtype="float32", name=name, **options)(inputs)
 
 
 def walked_by_side(scene):
     """Return how far one walks from keyframe to keyframe, relative to how far away ground, sky and walls are.
 
     scene: (batch, scenes), one-hot. Returns (batch, 4), of what is below, above, right and left, in 1 / frame heights,
-    of the last two in 1 / (ASPECT frame heights); negative where one walks backward. The video tells, see pace.py.
+    of the last two in 1 / (ASPECT frame heights); negative where one walks backward.
     """
-    options = {"kernel_initializer": keras.initializers.Constant(0.5), "use_bias": False, "trainable": False}
-    return layers.Dense(4, dtype="float32", name="distances", **options)(scene)
+    return told_by_video(scene, "distances", 4, 0.5)
 
 
 def latents_along(keyframes, walked):
@@ -63,48 +66,42 @@ def with_edges(strip):
     return ops.concatenate([strip[:, :1], strip, strip[:, -1:]], 1)
 
 
-def sway_at(latents):
-    """Return how far down and right the camera's turns move the whole frame, (batch * window, 2), in frame heights.
-
-    It is learned from those pairs of the latents that take a second or more for half a turn: fast ones shook the
-    camera. What takes longer turns it farther, so that all pairs turn it about equally fast.
-    """
-    periods = rotation_periods(latents.shape[-1])
-    reach = np.where(periods < FAST_STEPS, 0, np.minimum(periods / SLOW_STEPS, 4)).astype("float32")
-    return SWAY * layers.Dense(2, kernel_initializer=normal(), dtype="float32", name="sway")(
-        latents * np.tile(reach, 2)
-    )
-
-
-def street_seen(strips, far, latents, fraction, walked, window):
-    """Return features (batch * window, height, width, channels) of frames of a street.
+def street_seen(strips, far, latents, fraction, walked, scene, window):
+    """Return features of frames of a street, with one more on each side: (batch * window, height + 2, width + 2, ...).
 
     strips: each (batch, rows, columns, channels), at the keyframe before; far: (2 * batch, height, width, channels),
-    what is far away at the keyframes before and after; latents: (batch * window, latent_dim) of the frames; fraction:
-    (batch * window, 1), of the way between these keyframes; walked: see walked_by_side. How the camera sways depends on
-    the latent of the frame.
+    what is far away at the keyframes before and after; latents: (batch * window, latent_dim) of the frames, which tell
+    how the camera turns; fraction: (batch * window, 1), of the way between these keyframes; walked: see walked_by_side;
+    scene: (batch, scenes), one-hot.
     """
-    sway = sway_at(latents)
-    down, right = positions(*far.shape[1:3])
+    # How far down and right the camera turns everything, and how far below the middle of that the horizon is.
+    turned, horizon = told_by_video(latents, "camera", 2, 0.0), told_by_video(scene, "horizon", 1, 0.0)
+    walked, horizon, before, after = (ops.repeat(each, window, 0) for each in (walked, horizon, *ops.split(far, 2, 0)))
+    (height, width), (down, right) = far.shape[1:3], positions(*far.shape[1:3], margin=1)
     # What has one number for each frame comes first: on TensorFlow, Keras takes what it adds for a bias otherwise, if
     # there are as many frames as rows or columns.
-    down, right = 0 - sway[:, :1, None] + down[:, None], 0 - sway[:, 1:, None] + right
-    walked, before, after = (ops.repeat(each, window, 0) for each in (walked, *ops.split(far, 2, 0)))
+    down, right = 0 - turned[:, :1, None] + down[:, None], 0 - turned[:, 1:, None] + right
+    x = before + ops.cast(fraction[..., None, None], far.dtype) * (after - before)
+    x = sample(x, height * down + (height - 1) / 2, height * right + (width - 1) / 2, 1)
+    down = 0 - horizon[..., None] + down
     ahead = 1 / ops.maximum(ops.abs(passed_at(down, right, walked)), 1 / FARTHEST)  # in keyframes
     place = ops.sign(walked[:, :1, None]) * fraction[..., None] + ahead  # seen from the keyframe before
-    turned = ops.mod(ops.arctan2(down, right / ASPECT) / (2 * math.pi), 1.0)
-    x = before + ops.cast(fraction[..., None, None], far.dtype) * (after - before)
+    around = ops.mod(ops.arctan2(down, right / ASPECT) / (2 * math.pi), 1.0)
     for strip, (rows, columns, reach) in zip(strips, STRIPS, strict=True):
         # All of it is shown for two thirds of its reach, and then less and less.
         shown = ops.cast(ops.clip(3 - 3 * ahead / (reach - 1), 0, 1)[..., None], far.dtype)
         x = (1 - shown) * x if rows == STRIPS[0][0] else x
-        x = x + shown * sample(with_edges(strip), rows * place + 0.5, columns * turned + 0.5, window)
+        x = x + shown * sample(with_edges(strip), rows * place + 0.5, columns * around + 0.5, window)
     return x
 
 
-def positions(height, width):
-    """Return how far below the middle each row is (height,), and how far right each column (width,), in heights."""
-    return [((np.arange(side) + 0.5 - side / 2) / height).astype("float32") for side in (height, width)]
+def positions(height, width, margin=0):
+    """Return how far below the middle each row is (height,), and how far right each column (width,), in heights.
+
+    With a margin, there are as many more on each side.
+    """
+    sides = [np.arange(-margin, side + margin) + 0.5 - side / 2 for side in (height, width)]
+    return [(side / height).astype("float32") for side in sides]
 
 
 def passed_at(down, right, walked):

@@ -115,7 +115,7 @@ def run_training(run_dir, settings, gan, paths, info, timeline, network):
     evaluation = PeriodicEvaluation(run_dir, settings, paths, network, comparable, pace, stop)
     board = [EpochTensorBoard(run_dir / "logs", write_graph=False)] if find_spec("tensorflow") else []
     if gan.steps == 0:
-        pace.set_distances(gan)
+        pace.set_camera(gan)
         checkpoints.save(gan)  # the first to roll back to
     # In this order: a rollback comes before the scores, which log and TensorBoard then write.
     callbacks = [progress, checkpoints, evaluation, log, *board, samples, stop]

@@ -10,7 +10,7 @@ from models import MAX_DOWNSAMPLINGS, MAX_SCENE_LEVEL, frame_shapes_by_level, nu
 from walkgan.errors import InputError, SettingError
 from walkgan.run_folder import load_run_info, load_settings
 from walkgan.settings import option_name
-from walkgan.street import STRIP_NAMES
+from walkgan.street import MEASURED, STRIP_NAMES
 
 
 def warm_start(run_dir, gan, settings):
@@ -49,8 +49,8 @@ def warm_start(run_dir, gan, settings):
 def copy_weights(source, network):
     """Copy the weights of every layer of `source` to the layer of the same name in `network`.
 
-    Where both have several scenes, those of `network` start as those of `source`, in turn. How far away things
-    are is not copied: the video tells. Returns the names of layers that do not fit, which are not copied either.
+    Where both have several scenes, those of `network` start as those of `source`, in turn. How the
+    camera moves is not copied: the video tells. Returns the names of layers that do not fit, which are not copied.
     """
     renamed = {"look": "stem"}  # before version 1.0.0
     own, skipped = {layer.name: layer for layer in network.layers}, []
@@ -59,7 +59,7 @@ def copy_weights(source, network):
         weights, is_of_scenes = layer.get_weights(), re.match(r"scale_|shift_|.*_by_scene", name)
         if is_of_scenes and name in own:
             weights = [in_turn(*pair) for pair in zip(weights, own[name].get_weights(), strict=True)]
-        if weights and name != "distances" and (name in own or not is_of_scenes):
+        if weights and name not in MEASURED and (name in own or not is_of_scenes):
             if name not in own or [each.shape for each in weights] != [each.shape for each in own[name].weights]:
                 skipped.append(name)
             else:
