@@ -43,7 +43,7 @@ def test_the_optical_flow_tells_how_one_walks_and_turns():
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_optical_flow_tells_where_the_horizon_is(horizon, sign):
     flows = np.stack([shrink(flow_of(sign * WALKED, (turn, 0), horizon)) for turn in (-0.001, 0, 0.001)])
-    walked, (found,), turned = motion_of(flows)
+    walked, (found,), turned = motion_of(flows[:, None])
     assert found == pytest.approx(horizon, abs=0.03)
     np.testing.assert_allclose(sign * walked, WALKED, rtol=0.4)
     np.testing.assert_allclose(turned[:, 0], (-0.001, 0, 0.001), atol=1e-5)
@@ -51,7 +51,7 @@ def test_the_optical_flow_tells_where_the_horizon_is(horizon, sign):
 
 
 def test_nothing_stands_still_for_good():
-    walked, _, _ = motion_of(np.zeros((3, 40, 80, 2), "float32"))
+    walked, _, _ = motion_of(np.zeros((3, 1, 40, 80, 2), "float32"))
     assert (walked > 0).all()
 
 
@@ -77,10 +77,18 @@ def test_what_is_usual_counts_and_not_the_corner_of_a_street():
     turns = [(0.004 * share, 0.001 * share) for share in shares]
     straight = [shrink(flow_of(WALKED, turn)) for turn in turns]
     corner = [shrink(flow_of(WALKED, (0.0, 0.2)))] * 10
-    one, other = Camera([np.stack(straight)]), Camera([np.stack(straight + corner)])
+    one, other = (Camera([np.stack(flows)[:, None]]) for flows in (straight, straight + corner))
     np.testing.assert_allclose(one.turning, (0.004, 0.001), rtol=0.15)
     np.testing.assert_allclose(other.turning, one.turning, rtol=0.25)
     np.testing.assert_allclose(other.walked, one.walked, rtol=0.05)
+
+
+def test_a_camera_that_shakes_does_not_turn():
+    turns = 0.01 * np.sin(2 * np.pi * np.arange(128) / 8)
+    slow = 0.004 * np.sign(np.sin(2 * np.pi * (np.arange(128) + 0.5) / 64))
+    flows = np.stack([shrink(flow_of(WALKED, (turn, other))) for turn, other in zip(turns, slow, strict=True)])
+    turning = Camera([flows.reshape(8, 16, *flows.shape[1:])]).turning
+    assert turning[0] < 1e-4 and turning[1] == pytest.approx(0.004 / 0.67, rel=0.1)
 
 
 @pytest.mark.parametrize("order", [1, -1])

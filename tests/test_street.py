@@ -20,7 +20,7 @@ HEIGHT, WIDTH = 40, 80
 
 def painted(place, around):
     """Return what is painted at places along the way, in keyframes, and directions around it, in turns."""
-    return np.sin(3 * 2 * np.pi * around) + np.sin(0.7 * place)
+    return np.sin(3 * 2 * np.pi * around) + 0.5 * place
 
 
 def painted_strip(number):
@@ -63,9 +63,20 @@ def seen(strips, far=0.0, fraction=0.0, walked=WALKED, **options):
 def test_a_street_looks_as_from_where_one_has_walked_to(number, sign):
     expected, ahead = expected_view(time=sign * 0.5)
     shown = seen({number: painted_strip(number)}, fraction=0.5, walked=sign * WALKED)
-    near = (ahead < 2 / 3 * (STRIPS[number][2] - 1)) & (ahead > 2.5)
+    near = (seen({number: 1.0}) == 1) & (ahead > 2.5)
     assert near.sum() > 300
     assert np.median(abs(shown - expected)[near]) < 0.1 < np.median(abs(shown - expected_view(0)[0])[near])
+
+
+@pytest.mark.parametrize("number", range(len(STRIPS)))
+def test_a_strip_is_shown_where_its_rows_are_no_finer_than_the_frame(number):
+    rows, _, reach = STRIPS[number]
+    shown, (_, ahead) = seen({number: 1.0}), expected_view(time=0)
+    shown, ahead = shown[HEIGHT // 2, WIDTH // 2 :], ahead[HEIGHT // 2, WIDTH // 2 :]  # from the middle to the right
+    pixels = 1 / np.maximum(-np.gradient(ahead) * rows, 1e-9)  # of each row, in columns of the frame
+    fine, coarse = pixels < 0.35, (pixels > 1.5) & (ahead < 2 / 3 * (reach - 1))
+    assert fine.any() and (shown[fine] == 0).all()
+    assert coarse.sum() >= 5 and (shown[coarse] == 1).all()
 
 
 def test_what_stands_on_a_wall_stays_upright():

@@ -20,7 +20,7 @@ class Camera:
     """Moves the camera of generators of walks as it moves in a video."""
 
     def __init__(self, flows):
-        """flows: of each scene, the shrunk optical flows of some pairs of frames, see `shrink`; or none."""
+        """flows: of each scene, those of some runs of pairs of frames, as for `motion_of`; or none."""
         measured = [motion_of(each) if len(each) else None for each in flows]
         walked, horizons, turned = zip(*filter(None, measured), strict=True)
         usual = np.mean(walked, 0), np.mean(horizons, 0)  # where a scene is too short to tell
@@ -43,13 +43,16 @@ class Camera:
 def motion_of(flows):
     """Return of a scene how far one walks from frame to frame, its horizon, and turns, without what is usual of them.
 
-    flows: (pairs, ROWS, columns, 2), see `shrink`. Returns (4,), (1,) and (pairs, 2): see walked_and_turned.
+    flows: (runs, pairs, ROWS, columns, 2) of consecutive pairs of frames, see `shrink`. Returns (4,), (1,) and (runs,
+    2), of each run the mean: see walked_and_turned. A camera that shakes is back where it was after a run.
     """
+    runs, flows = len(flows), np.concatenate(flows)
     backward = np.mean([speed_and_expansion(flow)[1] < 0 for flow in flows]) > MIN_BACKWARD
     sign = -1 if backward else 1
     horizon = horizon_of(sign * flows)
     walked, turned = walked_and_turned(flows, horizon)
     walked = sign * np.maximum(sign * np.median(walked, 0), MIN_WALKED)
+    turned = turned.reshape(runs, -1, 2).mean(1)
     return walked, np.array([horizon]), turned - np.median(turned, 0)
 
 

@@ -13,7 +13,8 @@ from walkgan.motion_metrics import optical_flow, speed_and_expansion, speeds_and
 from walkgan.sampling import evenly_spaced
 
 MIN_FRAME_RATE = 15  # below, frames do not look like motion
-NUM_PAIRS = 256  # pairs of frames of each scene whose speed is measured, to about 5%
+NUM_PAIRS = 256  # of frames of walks, whose speed is measured to about 5%
+NUM_RUNS, RUN = 32, 16  # of consecutive pairs of frames of each scene of the video
 ROUNDS = 3  # of the secant method; the speed is not proportional to the steps
 MIN_STEPS, MAX_STEPS = 0.25, 3.0  # per frame of the video: early in a training, speeds mean little
 
@@ -61,14 +62,18 @@ class Pace:
 
 
 def measure_pairs(paths, firsts):
-    """Return speeds (pairs,), in frame heights per frame, and shrunk optical flows, see camera.py, of pairs of frames.
+    """Return speeds (pairs,), in frame heights per frame, and shrunk optical flows (runs, pairs, ...) of some frames.
 
-    firsts: the index in paths of each pair's first frame. Of many, NUM_PAIRS are measured.
+    firsts: the index in paths of each pair's first frame. Of many, NUM_RUNS runs of RUN are measured. Of flows, see
+    `shrink` in camera.py.
     """
-    firsts = firsts[evenly_spaced(len(firsts), min(NUM_PAIRS, len(firsts)))]
-    pairs = [to_grey([read_frame(paths[i]) for i in (first, first + 1)]) for first in firsts]
+    length = min(RUN, len(firsts))
+    runs = firsts[: len(firsts) // max(length, 1) * length].reshape(-1, max(length, 1))
+    runs = runs[evenly_spaced(len(runs), min(NUM_RUNS, len(runs)))]
+    pairs = [to_grey([read_frame(paths[i]) for i in (first, first + 1)]) for first in runs.ravel()]
     measured = [(speed_and_expansion(flow)[0], shrink(flow)) for flow in optical_flow(pairs)]
-    return [np.array([each[part] for each in measured]) for part in range(2)]
+    speeds, flows = (np.array([each[part] for each in measured]) for part in range(2))
+    return speeds, flows.reshape(*runs.shape, *flows.shape[1:])
 
 
 def steps_per_frame(speed_at, target):

@@ -20,7 +20,7 @@ from walkgan.keyframes import keyframe_pair
 from walkgan.latents import rotate, step_angles
 
 # Of each strip: rows from keyframe to keyframe, columns, and how many keyframes it reaches ahead. Finer ones are for
-# what is nearer, where they fill about two pixels of 160x320 or more.
+# what is nearer.
 STRIPS = (1, 16, 24), (4, 32, 12), (8, 64, 8)
 MEASURED = "distances", "horizon", "camera"  # layers whose weights the video tells, see camera.py
 STRIP_NAMES = tuple(f"strip_{number}" for number in range(len(STRIPS)))  # of the layers that draw them
@@ -85,11 +85,14 @@ def street_seen(strips, far, latents, fraction, walked, scene, window):
     x = sample(x, height * down + (height - 1) / 2, height * right + (width - 1) / 2, 1)
     down = 0 - horizon[..., None] + down
     ahead = 1 / ops.maximum(ops.abs(passed_at(down, right, walked)), 1 / FARTHEST)  # in keyframes
+    moves = height * ops.maximum(ops.abs(down), ops.abs(right) / ASPECT) / ahead  # pixels from keyframe to keyframe
     place = ops.sign(walked[:, :1, None]) * fraction[..., None] + ahead  # seen from the keyframe before
     around = ops.mod(ops.arctan2(down, right / ASPECT) / (2 * math.pi), 1.0)
     for strip, (rows, columns, reach) in zip(strips, STRIPS, strict=True):
-        # All of it is shown for two thirds of its reach, and then less and less.
-        shown = ops.cast(ops.clip(3 - 3 * ahead / (reach - 1), 0, 1)[..., None], far.dtype)
+        # All of it is shown for two thirds of its reach, and then less and less; but none of it where its rows are
+        # less than half a pixel high, between which it would flicker.
+        shown = ops.clip(ops.minimum(3 - 3 * ahead / (reach - 1), 2 * moves / rows - 1), 0, 1)
+        shown = ops.cast(shown[..., None], far.dtype)
         x = (1 - shown) * x if rows == STRIPS[0][0] else x
         x = x + shown * sample(with_edges(strip), rows * place + 0.5, columns * around + 0.5, window)
     return x
