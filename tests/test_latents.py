@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from walkgan.latents import rotate, step_angles
+from walkgan.latents import latent_from_seed, rotate, rotated_latent, step_angles
 from walkgan.windows import append_time_channel
 
 
@@ -15,6 +15,17 @@ def test_rotation_keeps_the_prior_adds_up_and_has_a_direction():
     np.testing.assert_allclose(rotate(turned, 5 * angles), rotate(latents, 12 * angles), atol=1e-5)
     np.testing.assert_allclose(rotate(turned, -7 * angles), latents, atol=1e-5)
     assert np.abs(turned - np.array(rotate(latents, -7 * angles))).mean() > 0.3
+
+
+def test_a_walk_rotates_its_latent():
+    start = latent_from_seed(128, 0)
+    for steps in (0, 0.5, 40):
+        expected = rotate(start, (steps * step_angles(128)).astype("float32"))
+        np.testing.assert_allclose(rotated_latent(start, steps), expected, atol=1e-5)
+    turn, later = rotated_latent(start, 3000), rotated_latent(start, 3000_000)  # one turn of the slowest pair
+    assert rotated_latent(start, 1).dtype == np.float32
+    np.testing.assert_allclose(later[[63, 127]], start[[63, 127]], atol=1e-5)
+    np.testing.assert_allclose(turn[[63, 127]], start[[63, 127]], atol=1e-5)
 
 
 def test_time_channel_scales_with_the_window():

@@ -39,8 +39,10 @@ def rotate(latents, angles):
 
 def rotated_latent(start, steps):
     """Return the latent (latent_dim,) of a walk from `start` after some steps, which may be a fraction."""
-    angles = steps * step_angles(len(start)) % (2 * np.pi)  # still exact after hours
-    return np.asarray(rotate(start, angles.astype("float32")))
+    # As `rotate`, in a tenth of the time that Keras takes for single latents; and still exact after hours.
+    first, second = np.split(start, 2)
+    pairs = (first + 1j * second) * np.exp(1j * steps * step_angles(len(start)))
+    return np.concatenate([pairs.real, pairs.imag]).astype("float32")
 
 
 def slerp_latent(start, seed, position, truncation=1.0, keep_scene=False):
