@@ -1,4 +1,4 @@
-"""The pace of walks: which way they go, and how many steps a second takes, so that a walk is as fast as the video."""
+"""The pace of walks: how many steps a second takes, so that a walk is as fast as the video."""
 
 import math
 
@@ -22,8 +22,8 @@ MIN_STEPS, MAX_STEPS = 0.25, 3.0  # per frame of the video: early in a training,
 class Pace:
     """Sets the walking speed of a GAN's averaged generator, which its name holds, to that of the video.
 
-    One step of a walk should be one frame of the video. But generators learn to move more slowly than the video, at
-    about 0.6 times its speed here, or faster, and a second of a walk takes as many steps more or fewer.
+    One step of a walk should be one frame of the video. But optical flow finds less motion in blurred frames, early in
+    a training about half, and a second of a walk takes as many steps more.
     """
 
     def __init__(self, paths, timeline, seed, scenes=(1.0,)):
