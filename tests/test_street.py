@@ -149,10 +149,13 @@ def test_a_place_is_drawn_from_the_latent_of_when_a_walk_passes_it():
     assert rotation_periods(LATENT_DIM).max() > 24 * period  # it never comes back while it is seen
 
 
-def test_a_warm_start_copies_what_is_drawn_and_not_how_far_away_it_is():
+def test_a_warm_start_copies_what_is_drawn_and_not_how_the_camera_moves():
     source, network = (build_generator(LATENT_DIM, FRAME_SHAPE, 4, walks=True) for _ in range(2))
     source.get_layer("distances").kernel.assign(-WALKED[None])
+    source.get_layer("horizon").kernel.assign([[0.2]])
+    source.get_layer("camera").kernel.assign(np.ones((LATENT_DIM, 2)))
     assert copy_weights(source, network) == []
     for name in ("dense_strip", "conv_strip_1", "dense"):
         np.testing.assert_array_equal(*(each.get_layer(name).get_weights()[0] for each in (source, network)))
-    np.testing.assert_array_equal(network.get_layer("distances").kernel, 0.5)
+    for name, initial in (("distances", 0.5), ("horizon", 0), ("camera", 0)):
+        np.testing.assert_array_equal(network.get_layer(name).kernel, initial)
