@@ -67,10 +67,10 @@ def measure_pairs(paths, firsts):
     firsts: the index in paths of each pair's first frame. Of many, NUM_RUNS runs of RUN are measured. Of flows, see
     `shrink` in camera.py.
     """
-    length = min(RUN, len(firsts))
-    runs = firsts[: len(firsts) // max(length, 1) * length].reshape(-1, max(length, 1))
+    length = max(min(RUN, len(firsts)), 1)
+    runs = firsts[: len(firsts) // length * length].reshape(-1, length)
     runs = runs[evenly_spaced(len(runs), min(NUM_RUNS, len(runs)))]
-    pairs = [to_grey([read_frame(paths[i]) for i in (first, first + 1)]) for first in runs.ravel()]
+    pairs = (to_grey([read_frame(paths[i]) for i in (first, first + 1)]) for first in runs.ravel())
     measured = [(speed_and_expansion(flow)[0], shrink(flow)) for flow in optical_flow(pairs)]
     speeds, flows = (np.array([each[part] for each in measured]) for part in range(2))
     return speeds, flows.reshape(*runs.shape, *flows.shape[1:])
