@@ -45,15 +45,28 @@ def test_a_generator_walks_as_fast_as_the_video(panned_frames, monkeypatch, own_
     drawn = np.random.default_rng((3, 4)).standard_normal((pace.NUM_PAIRS, 8), "float32")
     start = np.arctan2(drawn[:, 4], drawn[:, 0])
     monkeypatch.setattr(pace, "generate", generate)
-    Pace(panned_frames, read_timeline(panned_frames), seed=3).set(gan)
+    walks = Pace(panned_frames, read_timeline(panned_frames), seed=3)
+    walks.set(gan)
     assert steps_per_second(generator) == pytest.approx(30 * 2 / own_speed, rel=0.1)
+
+    own_speed, generated = 1.1 * own_speed, []  # as it is learned, and only looked at once
+    monkeypatch.setattr(pace, "generate", lambda *arguments: generated.append(1) or generate(*arguments))
+    walks.set(gan)
+    assert steps_per_second(generator) == pytest.approx(min(30 * 2 / own_speed, 90), rel=0.1)
+    assert len(generated) == 2
 
 
 def test_steps_stay_within_bounds():
-    assert steps_per_frame(lambda steps: 0.0, 1.0) == pytest.approx(pace.MAX_STEPS, rel=0.02)
-    assert steps_per_frame(lambda steps: 100.0, 1.0) == pytest.approx(pace.MIN_STEPS, rel=0.02)
+    guess = 1.0, 1.0, pace.ROUNDS
+    assert steps_per_frame(lambda steps: 0.0, 1.0, *guess)[0] == pytest.approx(pace.MAX_STEPS, rel=0.02)
+    assert steps_per_frame(lambda steps: 100.0, 1.0, *guess)[0] == pytest.approx(pace.MIN_STEPS, rel=0.02)
     for power in (0.5, 1, 3):
-        assert steps_per_frame(lambda steps, power=power: steps**power, 2**power) == pytest.approx(2, rel=0.02)
+        found = steps_per_frame(lambda steps, power=power: steps**power, 2**power, *guess)
+        assert found == pytest.approx((2, power), rel=0.02)
+
+
+def test_later_one_round_is_enough():
+    assert steps_per_frame(lambda steps: 1.3 * steps**0.5, 1.5, 2.0, 0.5)[0] == pytest.approx((1.5 / 1.3) ** 2)
 
 
 def test_frames_without_a_speed_leave_the_name(panned_frames):

@@ -15,7 +15,7 @@ from walkgan.sampling import evenly_spaced
 MIN_FRAME_RATE = 15  # below, frames do not look like motion
 NUM_PAIRS = 256  # of frames of walks, whose speed is measured to about 5%
 NUM_RUNS, RUN = 32, 16  # of consecutive pairs of frames of each scene of the video
-ROUNDS = 3  # of the secant method; the speed is not proportional to the steps
+ROUNDS = 3  # of the secant method, at first; later one, as it takes a while to generate that many frames
 MIN_STEPS, MAX_STEPS = 0.25, 3.0  # per frame of the video: early in a training, speeds mean little
 
 
@@ -28,6 +28,7 @@ class Pace:
 
     def __init__(self, paths, timeline, seed, scenes=(1.0,)):
         self.speed, self.camera, self.seed = None, None, seed
+        self.known = None  # the steps for a frame of the video, and the power of them that speeds are like
         if not timeline or timeline.frame_interval > 1.01 / MIN_FRAME_RATE:  # frames.json rounds times
             return
         self.frame_rate = 1 / timeline.frame_interval
@@ -58,7 +59,8 @@ class Pace:
             angles = (steps * step_angles(latent_dim)).astype("float32")
             return median_speed(before, generate(gan, ops.convert_to_numpy(rotate(latents, angles))))
 
-        gan.ema_generator.name = f"walker_{steps_per_frame(speed_at, self.speed) * self.frame_rate:.6g}"
+        self.known = steps_per_frame(speed_at, self.speed, *(self.known or (1.0, 1.0, ROUNDS)))
+        gan.ema_generator.name = f"walker_{self.known[0] * self.frame_rate:.6g}"
 
 
 def measure_pairs(paths, firsts):
@@ -76,20 +78,20 @@ def measure_pairs(paths, firsts):
     return speeds, flows.reshape(*runs.shape, *flows.shape[1:])
 
 
-def steps_per_frame(speed_at, target):
-    """Return the number of steps, from MIN_STEPS to MAX_STEPS, whose speed is `target`.
+def steps_per_frame(speed_at, target, steps, power, rounds=1):
+    """Return the number of steps, from MIN_STEPS to MAX_STEPS, whose speed is `target`, and the power of speeds.
 
-    speed_at(steps) is the speed, which rises with the steps, about like a power of them: found by the secant method, on
-    logarithms.
+    speed_at(steps) is the speed, which rises with the steps, about like a power of them. It is found by the secant
+    method, on logarithms, from a guess of both.
     """
-    steps, power, known = 1.0, 1.0, None
-    for _ in range(ROUNDS):
+    known = None
+    for _ in range(rounds):
         error = math.log(max(speed_at(steps), 1e-9) / target)
-        if known and known[0] != steps:
-            power = max((error - known[1]) / math.log(steps / known[0]), 0.25)  # measured, so not exact
+        if known and abs(math.log(steps / known[0])) > 0.1:  # of fewer, the difference in speed is not exact
+            power = max((error - known[1]) / math.log(steps / known[0]), 0.25)
         known = steps, error
         steps = min(max(steps * math.exp(-error / power), MIN_STEPS), MAX_STEPS)
-    return steps
+    return steps, power
 
 
 def median_speed(before, after):
