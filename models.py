@@ -98,8 +98,7 @@ def build_generators(
         drawn_scene = None if scene is None else of_keyframes(scene, window)
     dense = layers.Dense(math.prod(base_shape), use_bias=False, kernel_initializer=normal(), name="dense")
     x = dense(slow_part(drawn) if walks else drawn)
-    x = layers.Reshape(base_shape, name="base")(x)
-    x = layers.ReLU()(_norm(x, 0, drawn_scene))
+    x = layers.ReLU()(_norm(layers.Reshape(base_shape, name="base")(x), 0, drawn_scene))
     rgb, generators, upsample = None, [], layers.UpSampling2D(interpolation="bilinear")
     for level in range(1, top + 1):
         channels = widths[level] if level < min(top, MAX_DOWNSAMPLINGS) else max(width // 2, 1)
@@ -108,6 +107,7 @@ def build_generators(
         x = _up_conv(x, channels, f"conv_{level}", fused)
         x = layers.ReLU()(_norm(x, level, drawn_scene if level <= MAX_SCENE_LEVEL else None))
         if walks and level == first:
+            x = _crop(x, shapes[level])  # the middle of a street is that of the frame
             x, drawn_scene = _frames_of_street(x, drawn, drawn_scene, of_frames, fraction, widths, window), scene
         if level in shapes:
             correction = _conv(frame_shape[2], 3, name=f"to_rgb_{level}", zeros=rgb is not None)(x)

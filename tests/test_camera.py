@@ -113,5 +113,5 @@ def test_each_scene_has_its_direction_and_distances(tmp_path):
     pace.set_camera(SimpleNamespace(generator=network, ema_generator=network))
     forward, backward, unknown = ops.convert_to_numpy(network.get_layer("distances").kernel)
     assert (forward > 0).all() and (backward < -1.3 * forward).all()
-    np.testing.assert_allclose(unknown, (forward + backward) / 2, rtol=1e-5)
+    np.testing.assert_allclose(unknown, forward, rtol=1e-5)  # the longest scene, not something between
     assert pace.speed == pytest.approx(Pace(paths[:16], read_timeline(paths[:16]), 0).speed, rel=0.3)

@@ -11,7 +11,9 @@ from conftest import KERAS2
 from models import build_discriminators, build_generator
 from walkgan.errors import InputError
 from walkgan.generators import frame_drawer, load_generator, predict_frames
-from walkgan.latents import latent_from_seed, rotated_latent
+from walkgan.keyframes import keyframe_pair
+from walkgan.latents import latent_from_seed, rotated_latent, slowest_pair
+from walkgan.scenes import scene_numbers
 
 
 def test_loads_a_generator_of_keras_2_exactly():
@@ -144,3 +146,19 @@ def test_what_frames_of_a_walk_share_is_drawn_once(tmp_path, monkeypatch):
     (parts, keyframes), (frames, _) = drawn
     assert parts == 4 and frames == 1
     assert keyframes <= 6  # 40 steps of two walks, with 32 from keyframe to keyframe, but two for some that are rounded
+
+
+def test_after_a_cut_another_scene_is_drawn(tmp_path):
+    model = build_generator(16, (32, 64, 3), width=8, name="walker_30", walks=True, scenes=(0.5, 1.0))
+    first = next(layer for layer in model.layers if layer.name.startswith("to_rgb"))
+    first.kernel.assign(10_000 * first.kernel)  # untrained frames are grey
+    model.save(tmp_path / "generator.keras")
+    generator = load_generator(tmp_path / "generator.keras")
+    start = latent_from_seed(16, 0)
+    start[slowest_pair(16)] = np.cos(np.pi - 0.01), np.sin(np.pi - 0.01)  # five steps before a cut
+    start[keyframe_pair(16)[0] :: 8] = 1, 0  # and at a keyframe
+    latents = np.stack([rotated_latent(start, steps) for steps in range(16)])
+    assert scene_numbers(latents, (0.5, 1.0)).tolist() == [0] * 5 + [1] * 11
+    expected = predict_frames(generator, latents).astype(int)
+    assert np.abs(expected[5] - expected[4]).mean() > 3 * np.abs(expected[4] - expected[3]).mean()
+    np.testing.assert_allclose(frame_drawer(generator)(latents).astype(int), expected, atol=1)

@@ -8,7 +8,7 @@ from conftest import FRAME_SHAPE
 from keras import ops
 from test_keyframes import LATENT_DIM, walk
 
-from models import build_generator
+from models import build_generator, frame_shapes_by_level
 from walkgan.keyframes import keyframe_pair
 from walkgan.latents import rotated_latent, rotation_periods
 from walkgan.street import ASPECT, STRIPS, latents_along, street_seen
@@ -138,6 +138,14 @@ def test_a_strip_one_keyframe_later_is_the_same_strip(sign):
         inner = slice(rows, (reach - 1) * rows - 1)  # farther, a strip ends, and nearer
         scale = np.abs(np.diff(old[0], axis=0)).max()
         np.testing.assert_allclose(old[0, rows:][inner], new[0][inner], atol=0.01 * scale)
+
+
+@pytest.mark.parametrize("shape", [(36, 64, 3), (64, 36, 3), (45, 81, 3)])
+def test_the_middle_of_a_street_is_that_of_the_frame(shape):
+    generator = build_generator(LATENT_DIM, shape, 4, walks=True)  # which pads these at the bottom and on the right
+    small = frame_shapes_by_level(shape)[1][:2]
+    assert generator.get_layer("far").output.shape[1:3] == small
+    assert generator.output_shape[1:] == shape
 
 
 def test_a_place_is_drawn_from_the_latent_of_when_a_walk_passes_it():

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
         ("--thumbnail-weight", "-1"), ("--name", "a/b"), ("--keep-checkpoints", "0"), ("--run", "0001"),
         ("--epochs", "many"),
         ("--seed", "-1"), ("--seed", str(2**32)), ("--window", "0"), ("--window", "3", "--latent-dim", "7"),
-        ("--batch-size", "8", "--devices", "8"),
+        ("--batch-size", "8", "--devices", "8"), ("--window", "9"), ("--window", "5", "--latent-dim", "8"),
     ],
 )  # fmt: skip
 def test_bad_settings_are_reported_before_anything_is_written(tmp_path, frames_dir, arguments):

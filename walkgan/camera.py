@@ -22,11 +22,10 @@ class Camera:
     def __init__(self, flows):
         """flows: of each scene, those of some runs of pairs of frames, as for `motion_of`; or none."""
         measured = [motion_of(each) if len(each) else None for each in flows]
-        walked, horizons, turned = zip(*filter(None, measured), strict=True)
-        usual = np.mean(walked, 0), np.mean(horizons, 0)  # where a scene is too short to tell
-        self.walked, self.horizons = (
-            np.stack([motion[number] if motion else usual[number] for motion in measured]) for number in range(2)
-        )
+        longest = measured[np.argmax([np.size(each) for each in flows])]  # tells of those that are too short to tell
+        known = [motion or longest for motion in measured]
+        self.walked, self.horizons = (np.stack([motion[number] for motion in known]) for number in range(2))
+        turned = [motion[2] for motion in measured if motion]
         # Of a normal distribution, the median deviation is 0.67 times the root mean square; that of turns would tell
         # of the few moments at which a walk turns a corner.
         self.turning = np.median(np.abs(np.concatenate(turned)), 0) / 0.67
@@ -74,10 +73,11 @@ def horizon_of(flows):
 
 
 def walked_and_turned(flows, horizon):
-    """Return, of each flow, how far one walks, (pairs, 4), and how far the camera turns down and right, (pairs, 2).
+    """Return, of each flow, how far one walks, (pairs, 4), and how far a turn moves the frame, (pairs, 2).
 
     flows: (pairs, ROWS, columns, 2), see `shrink`. By least squares: what is walked is relative to how far away ground,
-    sky and walls are, as of walked_by_side in street.py; a turn moves everything alike, in frame heights.
+    sky and walls are, as of walked_by_side in street.py; when the camera turns, everything moves alike, down and right,
+    in frame heights.
     """
     down, right = positions(*flows.shape[1:3])
     down, right = np.meshgrid(down - np.float32(horizon), right, indexing="ij")
@@ -91,13 +91,14 @@ def walked_and_turned(flows, horizon):
 
 
 def camera_kernel(speeds, latent_dim):
-    """Return the kernel (latent_dim, 2) that turns latents into how far down and right the camera turns.
+    """Return the kernel (latent_dim, 2) from latents to how far down and right the camera's turns move the frame.
 
-    speeds: (2,), how fast it turns, in frame heights per step, as a root mean square over random latents. Those pairs
-    turn it that take SHORTEST_TURN steps or more for a turn: faster ones would shake it. All turn it equally fast; but
-    none beyond WIDEST_TURN, where the frame would leave the street.
+    speeds: (2,), how fast they move it, in frame heights per step, as a root mean square over random latents. They
+    depend on the pairs that take SHORTEST_TURN steps or more for a rotation (or on the slowest one): faster ones would
+    shake the camera. All these turn it equally fast, up to WIDEST_TURN; slower ones as far as that one, or the frame
+    would leave the street.
     """
     periods = rotation_periods(latent_dim)
-    reach = np.where((periods < SHORTEST_TURN) & (periods < periods[-1]), 0, np.minimum(periods, WIDEST_TURN))
-    reach /= np.linalg.norm(reach * step_angles(latent_dim))
-    return np.stack([np.append(speeds[0] * reach, 0 * reach), np.append(0 * reach, speeds[1] * reach)], -1)
+    far = np.where((periods < SHORTEST_TURN) & (periods < periods[-1]), 0, np.minimum(periods, WIDEST_TURN))
+    far /= np.linalg.norm(far * step_angles(latent_dim))
+    return np.stack([np.append(speeds[0] * far, 0 * far), np.append(0 * far, speeds[1] * far)], -1)

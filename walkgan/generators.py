@@ -12,7 +12,7 @@ from walkgan.errors import InputError, shorten
 from walkgan.images import to_float, to_uint8
 from walkgan.keras2 import as_keras3
 from walkgan.keyframes import keyframes_around
-from walkgan.scenes import move_to_scenes
+from walkgan.scenes import move_to_scenes, scene_numbers
 from walkgan.street import STRIP_NAMES
 
 NUM_SAMPLES = 16  # images in a grid of samples, 4 x 4
@@ -99,11 +99,13 @@ def frame_drawer(generator):
     parts = [layer.output for layer in model.layers if layer.name in AT_KEYFRAMES]
     if not steps_per_second(generator) or len(parts) < len(AT_KEYFRAMES):
         return lambda latents: to_uint8(generator.predict_on_batch(latents))
+    scenes = scenes_of(generator)
     at_keyframes, of_frames = keras.Model(model.input, parts), keras.Model([model.input, *parts], model.output)
 
     def draw(latents):
         before, _ = ops.split(keyframes_around(latents[:, None])[0], 2)
         before = ops.convert_to_numpy(before).round(2)  # from frame to frame it differs a little
+        before = np.column_stack([before, scene_numbers(latents, scenes)])  # after a cut, another scene is drawn
         _, firsts, numbers = np.unique(before, axis=0, return_index=True, return_inverse=True)
         numbers, drawn = numbers.ravel(), at_keyframes.predict_on_batch(latents[firsts])
         both = np.concatenate([numbers, numbers + len(firsts)])  # of what is drawn at the keyframe after, too

@@ -15,7 +15,7 @@ from walkgan.sampling import evenly_spaced
 MIN_FRAME_RATE = 15  # below, frames do not look like motion
 NUM_PAIRS = 256  # of frames of walks, whose speed is measured to about 5%
 NUM_RUNS, RUN = 32, 16  # of consecutive pairs of frames of each scene of the video
-ROUNDS = 3  # of the secant method, at first; later one, as it takes a while to generate that many frames
+ROUNDS = 3  # of measuring, at first; later one is enough, and it takes a while to generate so many frames
 MIN_STEPS, MAX_STEPS = 0.25, 3.0  # per frame of the video: early in a training, speeds mean little
 
 
@@ -28,7 +28,7 @@ class Pace:
 
     def __init__(self, paths, timeline, seed, scenes=(1.0,)):
         self.speed, self.camera, self.seed = None, None, seed
-        self.known = None  # the steps for a frame of the video, and the power of them that speeds are like
+        self.steps = None  # for a frame of the video
         if not timeline or timeline.frame_interval > 1.01 / MIN_FRAME_RATE:  # frames.json rounds times
             return
         self.frame_rate = 1 / timeline.frame_interval
@@ -59,15 +59,16 @@ class Pace:
             angles = (steps * step_angles(latent_dim)).astype("float32")
             return median_speed(before, generate(gan, ops.convert_to_numpy(rotate(latents, angles))))
 
-        self.known = steps_per_frame(speed_at, self.speed, *(self.known or (1.0, 1.0, ROUNDS)))
-        gan.ema_generator.name = f"walker_{self.known[0] * self.frame_rate:.6g}"
+        guess = (self.steps, 1) if self.steps else (1.0, ROUNDS)
+        self.steps = steps_per_frame(speed_at, self.speed, *guess)
+        gan.ema_generator.name = f"walker_{self.steps * self.frame_rate:.6g}"
 
 
 def measure_pairs(paths, firsts):
-    """Return speeds (pairs,), in frame heights per frame, and shrunk optical flows (runs, pairs, ...) of some frames.
+    """Return speeds (runs * pairs,), in frame heights per frame, and optical flows (runs, pairs, ...) of some frames.
 
-    firsts: the index in paths of each pair's first frame. Of many, NUM_RUNS runs of RUN are measured. Of flows, see
-    `shrink` in camera.py.
+    firsts: the index in paths of each pair's first frame. Of many, NUM_RUNS runs of RUN are measured. The flows are
+    those of `shrink` in camera.py.
     """
     length = max(min(RUN, len(firsts)), 1)
     runs = firsts[: len(firsts) // length * length].reshape(-1, length)
@@ -78,20 +79,20 @@ def measure_pairs(paths, firsts):
     return speeds, flows.reshape(*runs.shape, *flows.shape[1:])
 
 
-def steps_per_frame(speed_at, target, steps, power, rounds=1):
-    """Return the number of steps, from MIN_STEPS to MAX_STEPS, whose speed is `target`, and the power of speeds.
+def steps_per_frame(speed_at, target, steps=1.0, rounds=1):
+    """Return the number of steps, from MIN_STEPS to MAX_STEPS, whose speed is `target`, from a first guess of it.
 
-    speed_at(steps) is the speed, which rises with the steps, about like a power of them. It is found by the secant
-    method, on logarithms, from a guess of both.
+    speed_at(steps) is the speed, which rises with the steps, about like a power of them: found by the secant method, on
+    logarithms. One round takes the speed for proportional to the steps.
     """
-    known = None
+    power, known = 1.0, None
     for _ in range(rounds):
         error = math.log(max(speed_at(steps), 1e-9) / target)
-        if known and abs(math.log(steps / known[0])) > 0.1:  # of fewer, the difference in speed is not exact
-            power = max((error - known[1]) / math.log(steps / known[0]), 0.25)
+        if known and known[0] != steps:
+            power = max((error - known[1]) / math.log(steps / known[0]), 0.25)  # measured, so not exact
         known = steps, error
         steps = min(max(steps * math.exp(-error / power), MIN_STEPS), MAX_STEPS)
-    return steps, power
+    return steps
 
 
 def median_speed(before, after):

@@ -30,6 +30,12 @@ def find_scenes(scene_ends):
     return tuple(end / ends[-1] for end in ends)
 
 
+def scene_numbers(latents, scenes):
+    """Return which scene each of the latents (batch, latent_dim) belongs to, (batch,), as scene_of in models.py."""
+    cosine, sine = latents[:, slowest_pair(latents.shape[1])].T
+    return np.digitize(np.arctan2(sine, cosine) / (2 * np.pi) % 1, scenes[:-1])
+
+
 def move_to_scenes(latents, shares, scenes, steps, rng):
     """Return latents turned so that each belongs to the scene of a frame, and these scenes.
 

@@ -35,7 +35,7 @@ def told_by_video(inputs, name, units, initial):
 
 
 def walked_by_side(scene):
-    """Return how far one walks from keyframe to keyframe, relative to how far away ground, sky and walls are.
+    """Return how far one walks from keyframe to keyframe, divided by how far away ground, sky and walls are.
 
     scene: (batch, scenes), one-hot. Returns (batch, 4), of what is below, above, right and left, in 1 / frame heights,
     of the last two in 1 / (ASPECT frame heights); negative where one walks backward.
@@ -85,7 +85,8 @@ def street_seen(strips, far, latents, fraction, walked, scene, window):
     x = sample(x, height * down + (height - 1) / 2, height * right + (width - 1) / 2, 1)
     down = 0 - horizon[..., None] + down
     ahead = 1 / ops.maximum(ops.abs(passed_at(down, right, walked)), 1 / FARTHEST)  # in keyframes
-    moves = height * ops.maximum(ops.abs(down), ops.abs(right) / ASPECT) / ahead  # pixels from keyframe to keyframe
+    # About how many pixels it moves from keyframe to keyframe.
+    moves = height * ops.maximum(ops.abs(down), ops.abs(right) / ASPECT) / ahead
     place = ops.sign(walked[:, :1, None]) * fraction[..., None] + ahead  # seen from the keyframe before
     around = ops.mod(ops.arctan2(down, right / ASPECT) / (2 * math.pi), 1.0)
     for strip, (rows, columns, reach) in zip(strips, STRIPS, strict=True):
@@ -108,7 +109,7 @@ def positions(height, width, margin=0):
 
 
 def passed_at(down, right, walked):
-    """Return how far one walks from keyframe to keyframe, relative to how far away what is at each position is.
+    """Return how far one walks from keyframe to keyframe, divided by how far ahead what is at each position is.
 
     down: (batch, height, 1), right: (batch, 1, width), in frame heights; walked: (batch, 4), see walked_by_side.
     Returns (batch, height, width). To the right and left there are walls, on which it is the same at all heights, so
@@ -126,7 +127,8 @@ def parts_of_sides(down, right):
 def sample(x, row, column, window):
     """Return x (batch, rows, columns, channels) at other positions, between its pixels by bilinear interpolation.
 
-    row, column: (batch * window, height, width) float32, for a window of times each of x; outside, x is as at its edge.
+    row, column: (batch * window, height, width) float32, or 1 for one of these; each of x is sampled `window` times.
+    Outside, x is as at its edge.
     """
     rows, columns, channels = x.shape[1:]
     row, column = ops.clip(row, 0, rows - 1.001), ops.clip(column, 0, columns - 1.001)

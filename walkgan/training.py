@@ -44,6 +44,7 @@ from walkgan.run_folder import (
 from walkgan.scenes import find_scenes
 from walkgan.scoring_network import load_network
 from walkgan.warm_start import warm_start
+from walkgan.windows import longest_window
 
 # The most images that a size below the frames' own is trained on: by pixels alone, and where feature discriminators
 # will follow, which teach structure at full size as well.
@@ -62,6 +63,8 @@ def train(settings):
         raise SettingError(f"--batch-size must be at most {len(paths)}, the frames in {settings.frames}.")
     if settings.window > 1 and max(frame_shape[:2]) < MIN_FLOW_SIDE:
         raise SettingError(f"motion can be measured in frames of {MIN_FLOW_SIDE} pixels or more: extract larger ones.")
+    if settings.window > 1 and settings.window > (longest := longest_window(settings.latent_dim)):
+        raise SettingError(f"--window must be at most {longest} with a --latent-dim of {settings.latent_dim}.")
     info = {"frame_shape": list(frame_shape), "frame_count": len(paths), "fingerprint": fingerprint(paths)}
     distribution.initialize_hosts()
     distribution.enable_determinism()

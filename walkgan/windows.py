@@ -1,7 +1,11 @@
 """Windows of frames, from which motion is learned: which frames, stacked on channels, with their length."""
 
+import math
+
 import numpy as np
 from keras import ops
+
+from walkgan.keyframes import keyframe_pair
 
 FRAME_STRIDES = 1, 2, 4  # steps between the frames of a window; single frames among the windows slowed the walks
 
@@ -16,6 +20,12 @@ def choose_windows(firsts, window, timeline, rng):
     strides = np.minimum(rng.choice(FRAME_STRIDES, len(firsts)), (ends - 1 - starts) // (window - 1))
     firsts = np.minimum(firsts, ends - 1 - strides * (window - 1))
     return firsts[:, None] + strides[:, None] * np.arange(window)
+
+
+def longest_window(latent_dim):
+    """Return the most frames of a window: all of them must be between two keyframes, see keyframes.py."""
+    _, period = keyframe_pair(latent_dim)
+    return math.ceil(period / max(FRAME_STRIDES))
 
 
 def append_time_channel(parts, offsets):
