@@ -55,6 +55,12 @@ def test_a_generator_walks_as_fast_as_the_video(panned_frames, monkeypatch, own_
     assert steps_per_second(generator) == pytest.approx(min(30 * 2 / own_speed, 90), rel=0.1)
     assert len(generated) == 2
 
+    walks.steps = None
+    walks.set(gan)
+    from_scratch = generator.name
+    Pace(panned_frames, read_timeline(panned_frames), seed=3).set(gan)
+    assert generator.name == from_scratch
+
 
 def test_steps_stay_within_bounds():
     guess = 1.0, pace.ROUNDS

@@ -28,7 +28,7 @@ class Pace:
 
     def __init__(self, paths, timeline, seed, scenes=(1.0,)):
         self.speed, self.camera, self.seed = None, None, seed
-        self.steps = None  # for a frame of the video
+        self.steps = None  # for a frame of the video, as measured last: where the next measurement begins
         if not timeline or timeline.frame_interval > 1.01 / MIN_FRAME_RATE:  # frames.json rounds times
             return
         self.frame_rate = 1 / timeline.frame_interval
