@@ -144,7 +144,7 @@ class PeriodicEvaluation(Callback):
         logs["diversity"] = diversity(fakes, self.real)
         if logs[self.criterion] < self.best:
             self.best = logs[self.criterion]
-            self.pace.steps = None  # measured from scratch, it depends on the weights alone
+            self.pace.forget()
             self.pace.set(self.model)
             with atomic_write(self.path) as partial:
                 self.model.ema_generator.save(partial)

@@ -99,6 +99,7 @@ def camera_kernel(speeds, latent_dim):
     would leave the street.
     """
     periods = rotation_periods(latent_dim)
-    far = np.where((periods < SHORTEST_TURN) & (periods < periods[-1]), 0, np.minimum(periods, WIDEST_TURN))
-    far /= np.linalg.norm(far * step_angles(latent_dim))
-    return np.stack([np.append(speeds[0] * far, 0 * far), np.append(0 * far, speeds[1] * far)], -1)
+    amplitudes = np.where((periods < SHORTEST_TURN) & (periods < periods[-1]), 0, np.minimum(periods, WIDEST_TURN))
+    amplitudes /= np.linalg.norm(amplitudes * step_angles(latent_dim))
+    none = 0 * amplitudes
+    return np.stack([np.append(speeds[0] * amplitudes, none), np.append(none, speeds[1] * amplitudes)], -1)

@@ -59,9 +59,12 @@ class Pace:
             angles = (steps * step_angles(latent_dim)).astype("float32")
             return median_speed(before, generate(gan, ops.convert_to_numpy(rotate(latents, angles))))
 
-        guess = (self.steps, 1) if self.steps else (1.0, ROUNDS)
-        self.steps = steps_per_frame(speed_at, self.speed, *guess)
+        self.steps = steps_per_frame(speed_at, self.speed, self.steps)
         gan.ema_generator.name = f"walker_{self.steps * self.frame_rate:.6g}"
+
+    def forget(self):
+        """Let the next measurement begin from scratch, so that it depends on the weights alone."""
+        self.steps = None
 
 
 def measure_pairs(paths, firsts):
@@ -79,12 +82,13 @@ def measure_pairs(paths, firsts):
     return speeds, flows.reshape(*runs.shape, *flows.shape[1:])
 
 
-def steps_per_frame(speed_at, target, steps=1.0, rounds=1):
-    """Return the number of steps, from MIN_STEPS to MAX_STEPS, whose speed is `target`, from a first guess of it.
+def steps_per_frame(speed_at, target, before=None):
+    """Return the number of steps, from MIN_STEPS to MAX_STEPS, whose speed is `target`.
 
     speed_at(steps) is the speed, which rises with the steps, about like a power of them: found by the secant method, on
-    logarithms. One round takes the speed for proportional to the steps.
+    logarithms. From what was found before, there is one round, which takes the speed for proportional to the steps.
     """
+    steps, rounds = (before, 1) if before else (1.0, ROUNDS)
     power, known = 1.0, None
     for _ in range(rounds):
         error = math.log(max(speed_at(steps), 1e-9) / target)

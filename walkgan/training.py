@@ -130,7 +130,7 @@ def run_training(run_dir, settings, gan, paths, info, timeline, network):
         for (start, shape), (end, _) in zip(growth, [*growth[1:], (settings.epochs, None)], strict=True):
             epochs = range(start, min(end, settings.epochs))
             fit_size(gan, next_batches, shape, epochs, steps_per_epoch, callbacks, stop)
-        pace.steps = None  # measured from scratch at the end, it depends on the weights alone
+        pace.forget()
         checkpoints.save_or_roll_back(gan)
     report_end(run_dir, settings, gan.steps, steps_per_epoch, stop)
 
