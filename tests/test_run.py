@@ -156,7 +156,7 @@ def test_growth_schedule(tmp_path):
     with_features = TrainingSettings(epochs=500, feature_weight=1.0)
     assert growth_schedule(with_features, (160, 320, 3), 336) == list(zip([0, 30, 60], sizes, strict=True))
     windows = TrainingSettings(epochs=500, feature_weight=1.0, window=3)
-    assert growth_schedule(windows, (160, 320, 3), 336) == list(zip([0, 30, 60], sizes, strict=True))
+    assert growth_schedule(windows, (160, 320, 3), 336) == list(zip([0, 15, 30], sizes, strict=True))
     assert growth_schedule(with_features, (40, 80, 3), 336)[1][0] == 125  # too small for features
     assert growth_schedule(TrainingSettings(grow=False), (160, 320, 3), 336) == [(0, (160, 320, 3))]
     assert growth_schedule(TrainingSettings(epochs=100), (512, 1024, 3), 336)[-1] == (80, (512, 1024, 3))  # of five

@@ -47,8 +47,9 @@ from walkgan.warm_start import warm_start
 from walkgan.windows import longest_window
 
 # The most images that a size below the frames' own is trained on: by pixels alone, and where feature discriminators
-# will follow, which teach structure at full size as well.
+# will follow, which teach structure at full size as well; the most windows of several images there.
 MAX_IMAGES_PER_SIZE, MAX_IMAGES_PER_SIZE_WITH_FEATURES = 60_000, 10_000
+MAX_WINDOWS_PER_SIZE_WITH_FEATURES = 5_000
 
 
 def train(settings):
@@ -199,7 +200,8 @@ def growth_schedule(settings, frame_shape, frame_count):
     """Return (first epoch, frame shape) of each size that is trained, smallest first.
 
     Each size but the last has a quarter of the epochs (of five or six sizes, a fifth or sixth), but no more than
-    MAX_IMAGES_PER_SIZE images, or with feature discriminators MAX_IMAGES_PER_SIZE_WITH_FEATURES, or as many windows.
+    MAX_IMAGES_PER_SIZE images, or with feature discriminators MAX_IMAGES_PER_SIZE_WITH_FEATURES, or
+    MAX_WINDOWS_PER_SIZE_WITH_FEATURES windows of several.
     """
     shapes = list(frame_shapes_by_level(frame_shape).values())
     if settings.start_from:
@@ -207,9 +209,11 @@ def growth_schedule(settings, frame_shape, frame_count):
         shapes = shapes[num_trained:] or shapes[-1:]
     if not settings.grow:
         shapes = shapes[-1:]
-    # Feature discriminators see one frame of each window.
-    with_features = uses_features(settings, frame_shape)
-    images = settings.window * MAX_IMAGES_PER_SIZE_WITH_FEATURES if with_features else MAX_IMAGES_PER_SIZE
+    images = MAX_IMAGES_PER_SIZE
+    if uses_features(settings, frame_shape):
+        images = MAX_IMAGES_PER_SIZE_WITH_FEATURES
+        if settings.window > 1:
+            images = settings.window * MAX_WINDOWS_PER_SIZE_WITH_FEATURES
     most = settings.epochs // max(4, len(shapes))
     epochs = min(most, math.ceil(images / (frame_count * settings.window)))
     return [(number * epochs, shape) for number, shape in enumerate(shapes)]
