@@ -46,10 +46,10 @@ from walkgan.scoring_network import load_network
 from walkgan.warm_start import warm_start
 from walkgan.windows import longest_window
 
-# The most images that a size below the frames' own is trained on: by pixels alone, and where feature discriminators
-# will follow, which teach structure at full size as well; the most windows of several images there.
-MAX_IMAGES_PER_SIZE, MAX_IMAGES_PER_SIZE_WITH_FEATURES = 60_000, 10_000
-MAX_WINDOWS_PER_SIZE_WITH_FEATURES = 5_000
+# The most that a size below the frames' own is trained on: images by pixels alone; images, or windows of several, where
+# feature discriminators will follow, which teach structure at full size as well.
+MAX_IMAGES_PER_SIZE = 60_000
+MAX_IMAGES_PER_SIZE_WITH_FEATURES, MAX_WINDOWS_PER_SIZE_WITH_FEATURES = 10_000, 5_000
 
 
 def train(settings):
@@ -209,11 +209,12 @@ def growth_schedule(settings, frame_shape, frame_count):
         shapes = shapes[num_trained:] or shapes[-1:]
     if not settings.grow:
         shapes = shapes[-1:]
-    images = MAX_IMAGES_PER_SIZE
-    if uses_features(settings, frame_shape):
+    if not uses_features(settings, frame_shape):
+        images = MAX_IMAGES_PER_SIZE
+    elif settings.window == 1:
         images = MAX_IMAGES_PER_SIZE_WITH_FEATURES
-        if settings.window > 1:
-            images = settings.window * MAX_WINDOWS_PER_SIZE_WITH_FEATURES
+    else:
+        images = MAX_WINDOWS_PER_SIZE_WITH_FEATURES * settings.window
     most = settings.epochs // max(4, len(shapes))
     epochs = min(most, math.ceil(images / (frame_count * settings.window)))
     return [(number * epochs, shape) for number, shape in enumerate(shapes)]
