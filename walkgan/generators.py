@@ -34,7 +34,7 @@ def load_generator(path):
             model = keras.models.load_model(readable, compile=False, safe_mode=True)
         model = _find_generator(model)
         latent_dim = model.inputs[0].shape[-1]
-        probe = keras.random.normal((16, latent_dim), seed=0)
+        probe = keras.random.normal((4, latent_dim), seed=0)
         frames = ops.convert_to_numpy(_call(model, probe))
     except Exception as error:  # whatever a third-party file makes Keras raise
         raise InputError(f"{path} cannot be loaded as a Keras generator: {shorten(error)}") from error
@@ -93,24 +93,30 @@ def frame_drawer(generator):
     """Return a function from latents (count, latent_dim) float32 to uint8 frames (count, height, width, 3).
 
     Frames are those of predict_frames. But what a generator of walks draws at a keyframe is drawn once for all frames
-    that follow it, which is a large part of the work.
+    that follow it, also for those of the next call: it is a large part of the work.
     """
     model = next((layer for layer in generator.layers if isinstance(layer, keras.Model)), generator)
     parts = [layer.output for layer in model.layers if layer.name in AT_KEYFRAMES]
     if not steps_per_second(generator) or len(parts) < len(AT_KEYFRAMES):
         return lambda latents: to_uint8(generator.predict_on_batch(latents))
-    scenes = scenes_of(generator)
+    scenes, drawn = scenes_of(generator), {}
     at_keyframes, of_frames = keras.Model(model.input, parts), keras.Model([model.input, *parts], model.output)
 
     def draw(latents):
+        nonlocal drawn
         before, _ = ops.split(keyframes_around(latents[:, None])[0], 2)
-        before = ops.convert_to_numpy(before).round(2)  # from frame to frame it differs a little
+        before = ops.convert_to_numpy(before).round(2) + 0  # from frame to frame it differs a little, 0 and -0 too
         before = np.column_stack([before, scene_numbers(latents, scenes)])  # after a cut, another scene is drawn
-        _, firsts, numbers = np.unique(before, axis=0, return_index=True, return_inverse=True)
-        numbers, drawn = numbers.ravel(), at_keyframes.predict_on_batch(latents[firsts])
-        both = np.concatenate([numbers, numbers + len(firsts)])  # of what is drawn at the keyframe after, too
-        drawn = [part[numbers if len(part) == len(firsts) else both] for part in drawn]
-        return to_uint8(of_frames.predict_on_batch([latents, *drawn]))
+        keys = [keyframe.tobytes() for keyframe in before]
+        # Each keyframe by itself: for every other number of them, TensorFlow would first take a second to prepare.
+        drawn = {
+            key: drawn[key] if key in drawn else at_keyframes.predict_on_batch(latent[None])
+            for key, latent in dict(zip(keys, latents, strict=True)).items()
+        }
+        by_part = zip(*(drawn[key] for key in keys), strict=True)
+        # What is drawn at the keyframe before comes first, of all frames; then what is drawn at the one after.
+        joined = [np.stack([one for several in zip(*part, strict=True) for one in several]) for part in by_part]
+        return to_uint8(of_frames.predict_on_batch([latents, *joined]))
 
     return draw
 
