@@ -12,7 +12,7 @@ from models import build_discriminators, build_generator
 from walkgan.errors import InputError
 from walkgan.generators import frame_drawer, load_generator, predict_frames
 from walkgan.keyframes import keyframe_pair
-from walkgan.latents import latent_from_seed, rotated_latent, slowest_pair
+from walkgan.latents import latent_from_seed, rotated_latent, slowest_pair, step_angles
 from walkgan.scenes import scene_numbers
 
 
@@ -156,7 +156,8 @@ def test_after_a_cut_another_scene_is_drawn(tmp_path):
     model.save(tmp_path / "generator.keras")
     generator = load_generator(tmp_path / "generator.keras")
     start = latent_from_seed(16, 0)
-    start[slowest_pair(16)] = np.cos(np.pi - 0.01), np.sin(np.pi - 0.01)  # five steps before a cut
+    angle = np.pi - 4.8 * step_angles(16)[-1]  # five steps before a cut
+    start[slowest_pair(16)] = np.cos(angle), np.sin(angle)
     start[keyframe_pair(16)[0] :: 8] = 1, 0  # and at a keyframe
     latents = np.stack([rotated_latent(start, steps) for steps in range(16)])
     assert scene_numbers(latents, (0.5, 1.0)).tolist() == [0] * 5 + [1] * 11

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from walkgan.latents import latent_from_seed, rotate, rotated_latent, step_angles
+from walkgan.latents import SCENE_PERIOD, latent_from_seed, rotate, rotated_latent, step_angles
 from walkgan.windows import append_time_channel
 
 
@@ -22,7 +22,7 @@ def test_a_walk_rotates_its_latent():
     for steps in (0, 0.5, 40):
         expected = rotate(start, (steps * step_angles(128)).astype("float32"))
         np.testing.assert_allclose(rotated_latent(start, steps), expected, atol=1e-5)
-    turn, later = rotated_latent(start, 3000), rotated_latent(start, 3000_000)  # one turn of the slowest pair
+    turn, later = rotated_latent(start, SCENE_PERIOD), rotated_latent(start, 1000 * SCENE_PERIOD)  # of the slowest pair
     assert rotated_latent(start, 1).dtype == np.float32
     np.testing.assert_allclose(later[[63, 127]], start[[63, 127]], atol=1e-5)
     np.testing.assert_allclose(turn[[63, 127]], start[[63, 127]], atol=1e-5)

@@ -15,7 +15,7 @@ from walkgan.gan_builder import build_gan
 from walkgan.generators import load_generator, predict_frames, project, scenes_of
 from walkgan.latents import rotate, rotated_latent, step_angles
 from walkgan.run_folder import load_run_info
-from walkgan.scenes import MAX_SCENES, find_scenes, move_to_scenes
+from walkgan.scenes import MAX_SCENES, find_scenes, move_to_scenes, scene_numbers
 from walkgan.settings import TrainingSettings
 from walkgan.training import scenes_to_learn
 from walkgan.warm_start import copy_weights
@@ -63,6 +63,14 @@ def test_windows_stay_in_their_scene():
     moved, one_hot = move_to_scenes(rng.standard_normal((500, 8)).astype("float32"), np.full(500, 0.02), scenes, 8, rng)
     later = np.array(rotate(moved, (8 * step_angles(8)).astype("float32")))
     np.testing.assert_array_equal(scenes_in_model(later, scenes), one_hot)
+
+
+def test_a_walk_stays_in_its_scene():
+    scenes = tuple(np.arange(1, 15) / 14)
+    latents = np.random.default_rng(0).standard_normal((500, 128), "float32")
+    later = np.array(rotate(latents, (300 * step_angles(128)).astype("float32")))  # five seconds at two steps a frame
+    same = scene_numbers(later, scenes) == scene_numbers(latents, scenes)
+    assert 0.7 < same.mean() < 1  # the others were about to go on
 
 
 @pytest.mark.parametrize(("window", "side"), [(1, 128), (3, 64)])

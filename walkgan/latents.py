@@ -3,7 +3,8 @@
 import numpy as np
 from keras import ops
 
-ROTATION_PERIODS = 16, 3000  # steps in which the fastest and the slowest pair of a latent make a full turn
+ROTATION_PERIODS = 16, 3000  # steps in which a pair of a latent makes a full turn, from the fastest to the slow ones
+SCENE_PERIOD = 20_000  # and the slowest, whose direction tells the scene: about twice as many as frames of a long video
 
 
 def latent_from_seed(latent_dim, *seed):
@@ -18,7 +19,10 @@ def step_angles(latent_dim):
 
 def rotation_periods(latent_dim):
     """Return in how many steps each pair of a latent makes a full turn: (latent_dim / 2,), rising."""
-    return np.geomspace(*ROTATION_PERIODS, latent_dim // 2)
+    periods = np.geomspace(*ROTATION_PERIODS, latent_dim // 2)
+    if len(periods) > 1:
+        periods[-1] = SCENE_PERIOD
+    return periods
 
 
 def slowest_pair(latent_dim):

@@ -7,9 +7,9 @@ of its scene.
 
 import numpy as np
 
-from walkgan.latents import ROTATION_PERIODS, slowest_pair
+from walkgan.latents import SCENE_PERIOD, slowest_pair
 
-MAX_SCENES = 16  # a walk goes through all in 100 seconds at 30 steps per second, so about six seconds in each
+MAX_SCENES = 16  # each with layers of its own, that learn from its frames alone
 MIN_SHARE = 0.02  # of the frames
 
 
@@ -48,7 +48,7 @@ def move_to_scenes(latents, shares, scenes, steps, rng):
         return latents, np.ones((len(latents), 1), "float32")
     bounds = np.array([0, *scenes])
     scene = np.searchsorted(bounds, shares, "right") - 1
-    room = np.maximum(np.diff(bounds)[scene] - steps / ROTATION_PERIODS[1], 0)
+    room = np.maximum(np.diff(bounds)[scene] - steps / SCENE_PERIOD, 0)
     angle = 2 * np.pi * (bounds[scene] + rng.uniform(0.001, 0.999, len(latents)) * room)
     slowest = slowest_pair(latents.shape[1])
     moved = latents.copy()
