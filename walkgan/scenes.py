@@ -9,7 +9,7 @@ import numpy as np
 
 from walkgan.latents import SCENE_PERIOD, slowest_pair
 
-MAX_SCENES = 16  # each with layers of its own, that learn from its frames alone
+MAX_SCENES = 16  # each has scales, shifts and logits of its own, which learn from its frames alone
 MIN_SHARE = 0.02  # of the frames
 
 
