@@ -115,7 +115,7 @@ def frame_drawer(generator):
         }
         by_part = zip(*(drawn[key] for key in keys), strict=True)
         # What is drawn at the keyframe before comes first, of all frames; then what is drawn at the one after.
-        joined = [np.stack([one for several in zip(*part, strict=True) for one in several]) for part in by_part]
+        joined = [np.stack(part, 1).reshape(-1, *part[0].shape[1:]) for part in by_part]
         return to_uint8(of_frames.predict_on_batch([latents, *joined]))
 
     return draw
