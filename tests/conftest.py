@@ -50,9 +50,7 @@ def start(script, *arguments, cwd, **options):
     """Start a script of the project as a user would, and return the process."""
     command = [sys.executable, str(REPO / script), *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # What its own process compiles, however small, others of the same test need as well.
-    every_compilation = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | every_compilation | options.pop("env", {})
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | options.pop("env", {})
     environment.pop("DISPLAY", None)
     return subprocess.Popen(command, cwd=cwd, env=environment, **pipes, **options)
 
