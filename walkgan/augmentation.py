@@ -40,8 +40,8 @@ def diff_augment(frames, policy, seed):
 def feature_views(real, fake, scene, size, seed):
     """Return views of frames, each (real, fake, scene), with frames of the projector's size (height, width).
 
-    real, fake: (batch, height, width, channels), of windows that show several frames the first one is seen; scene:
-    (batch, scenes), or None, as it then is in each view.
+    real, fake: (batch, height, width, channels); of windows, the first frame is seen. scene: (batch, scenes), or None,
+    as it then is in each view.
 
     Where frames are larger, half of the batch is seen whole, averaged down to that size, and half of it in crops at
     full resolution, at one random position: together they cost a quarter of the whole batch at full resolution.

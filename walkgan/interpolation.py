@@ -38,20 +38,26 @@ class Sampling(keras.layers.Layer):
     """`sample` as a layer. With TensorFlow on a CPU it takes a third of the time, with its gradient."""
 
     def call(self, x, row, column, window):
-        """Return what `sample` returns: there, as the product of a sparse matrix and the pixels."""
-        if keras.backend.backend() != "tensorflow" or keras.backend.standardize_dtype(x.dtype) != "float32":
-            return sample(x, row, column, window)
-        import tensorflow as tf
+        """Return what `sample` returns."""
+        if keras.backend.backend() == "tensorflow" and keras.backend.standardize_dtype(x.dtype) == "float32":
+            import tensorflow as tf
 
-        if tf.config.list_physical_devices("GPU"):
-            return sample(x, row, column, window)
-        pixels = tf.reshape(x, (-1, x.shape[-1]))
-        numbers, weights = zip(*neighbours(x.shape, row, column, window), strict=True)
-        height, width = numbers[0].shape[1:]
-        numbers, weights = (tf.reshape(tf.stack(each), (-1,)) for each in (numbers, weights))
-        count = tf.size(numbers) // 4
-        where = tf.stack([tf.tile(tf.range(count), [4]), numbers], 1)
-        shape = tf.cast(tf.stack([count, tf.shape(pixels)[0]]), "int64")
-        # tf.sparse has the same, but takes longer, since its indices have 64 bits.
-        sampled = tf.raw_ops.SparseTensorDenseMatMul(a_indices=where, a_values=weights, a_shape=shape, b=pixels)
-        return tf.reshape(sampled, (-1, height, width, x.shape[-1]))
+            if not tf.config.list_physical_devices("GPU"):
+                return sample_by_matrix(x, row, column, window)
+        return sample(x, row, column, window)
+
+
+def sample_by_matrix(x, row, column, window):
+    """Return what `sample` returns, as the product of a sparse matrix and the pixels: on TensorFlow, in float32."""
+    import tensorflow as tf
+
+    pixels = tf.reshape(x, (-1, x.shape[-1]))
+    numbers, weights = zip(*neighbours(x.shape, row, column, window), strict=True)
+    count, (height, width) = tf.size(numbers[0]), numbers[0].shape[1:]
+    where = tf.stack([tf.tile(tf.range(count), [len(numbers)]), tf.reshape(numbers, (-1,))], 1)
+    shape = tf.cast(tf.stack([count, tf.shape(pixels)[0]]), "int64")
+    # tf.sparse has the same, but takes longer, since its indices have 64 bits.
+    sampled = tf.raw_ops.SparseTensorDenseMatMul(
+        a_indices=where, a_values=tf.reshape(weights, (-1,)), a_shape=shape, b=pixels
+    )
+    return tf.reshape(sampled, (-1, height, width, x.shape[-1]))
